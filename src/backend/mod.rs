@@ -1,0 +1,8 @@
+//! Where regions are registered and work requests carried out. Each backend implements
+//! [`Registrar`](crate::registration::Registrar) and the queue traits of [`work`](crate::work), and
+//! is known to nobody above it.
+
+#[cfg(feature = "soft")]
+pub mod soft;
+#[cfg(all(feature = "verbs", not(loom)))]
+pub mod verbs;

@@ -1,0 +1,216 @@
+//! The one error type of the crate (rule R19): every variant says what was wrong and what to do.
+
+use std::io;
+
+use crate::registration::Access;
+
+/// What went wrong. Nothing was lost and nothing was half done when a call returns one of these.
+///
+/// Converts into [`io::Error`] with a fitting [`io::ErrorKind`], so `?` works in functions that
+/// return `io::Result`.
+///
+/// ```
+/// use rdma_mr::Error;
+/// use std::io;
+///
+/// let error = io::Error::from(Error::ZeroLength);
+/// assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A range that holds no byte was asked for.
+    #[error("empty range at {start}: ask for at least one byte")]
+    EmptyRange {
+        /// Where the range starts, in bytes from the start of the region.
+        start: usize,
+    },
+    /// A range that does not lie inside the region.
+    #[error("range {start}..{end} is outside of the region of {length} bytes")]
+    RangeOutside {
+        /// First byte of the range.
+        start: usize,
+        /// One past the last byte of the range.
+        end: usize,
+        /// Length of the region in bytes.
+        length: usize,
+    },
+    /// Memory of zero bytes can't be registered.
+    #[error("memory of length 0 can't be registered: give at least one byte")]
+    ZeroLength,
+    /// Longer than a Rust slice can be.
+    #[error("{length} bytes are more than a slice can hold (isize::MAX): register less at once")]
+    TooLong {
+        /// The length that was asked for, in bytes.
+        length: usize,
+    },
+    /// An address range that wraps around the end of the address space.
+    #[error("{length} bytes at {addr:#x} run past the end of the address space")]
+    AddressOverflow {
+        /// Start address.
+        addr: u64,
+        /// Length in bytes.
+        length: usize,
+    },
+    /// Remote writes or atomics were asked for without local write (verbs answer `EINVAL`).
+    #[error("{access:?} needs LOCAL_WRITE as well: a peer may not write what this side may not")]
+    RemoteWithoutLocalWrite {
+        /// The rights that were asked for.
+        access: Access,
+    },
+    /// Rights that let a peer write a `LocalMr` at any time were asked for through the safe door.
+    #[error(
+        "{access:?} lets peers write behind the slices of a LocalMr (rule R6): \
+         use the unsafe MrOptions::grant_remote_write and keep its contract"
+    )]
+    RemoteWriteNeedsUnsafe {
+        /// The rights that were asked for.
+        access: Access,
+    },
+    /// Rights that need writable memory were asked for over memory that is read-only.
+    #[error("the memory is read-only: register it without {access:?}")]
+    ReadOnlyMemory {
+        /// The rights that were asked for.
+        access: Access,
+    },
+    /// The region, or what stands for it, lacks a right that the call needs.
+    #[error("needs {needed:?} but only {access:?} was granted")]
+    MissingRight {
+        /// What the call needs.
+        needed: Access,
+        /// What is there.
+        access: Access,
+    },
+    /// The region has been closed.
+    #[error("the region is closed")]
+    Closed,
+    /// The region is held in a way that the call can't share, and the call does not wait.
+    #[error("the region is held ({state}): release it or use a form that waits")]
+    Held {
+        /// Who held it when the call looked.
+        state: crate::gate::GateState,
+    },
+    /// Other regions live on the same registration.
+    #[error("{others} other part(s) of the same registration are alive: drop or unsplit them first")]
+    PartsAlive {
+        /// How many others there are.
+        others: usize,
+    },
+    /// The deadline passed while the region was held.
+    #[error("the deadline passed while the region was held ({state})")]
+    Deadline {
+        /// Who held it when the call gave up.
+        state: crate::gate::GateState,
+    },
+    /// The two regions don't touch, or belong to different registrations.
+    #[error("the regions are not neighbours on one registration, in this order")]
+    NotAdjacent,
+    /// An address that has to be aligned and is not.
+    #[error("address {addr:#x} is not a multiple of {align}")]
+    Misaligned {
+        /// The address.
+        addr: u64,
+        /// What it has to be a multiple of, in bytes.
+        align: usize,
+    },
+    /// A token whose deadline has passed.
+    #[error("the token's deadline has passed: ask its owner for a new one")]
+    TokenExpired,
+    /// A deadline that the clock can't express.
+    #[error("the deadline is further away than the clock can express")]
+    DeadlineOverflow,
+    /// A queue has no room for another work request.
+    #[error("the queue is full ({capacity} work requests): poll its completions first")]
+    QueueFull {
+        /// What it holds, in work requests.
+        capacity: u32,
+    },
+    /// More scatter/gather elements than the queue allows.
+    #[error("{given} scatter/gather elements, the queue takes {max}")]
+    TooManySge {
+        /// How many there were.
+        given: usize,
+        /// How many the queue takes in one work request.
+        max: u32,
+    },
+    /// More inline bytes than the queue allows.
+    #[error("{given} inline bytes, the queue takes {max}: post without INLINE")]
+    InlineTooLong {
+        /// How many there were.
+        given: usize,
+        /// How many the queue takes in one work request.
+        max: u32,
+    },
+    /// The work request does not fit the operation (a one-byte atomic, a READ posted inline, …).
+    #[error("the work request is not valid: {reason}")]
+    InvalidWorkRequest {
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// The queue pair is in a state in which the call is not possible.
+    #[error("the queue pair is in state {state}: {needed}")]
+    QueuePairState {
+        /// The state it is in, in the words of the verbs (`RESET`, `INIT`, `RTR`, `RTS`, `ERR`).
+        state: &'static str,
+        /// What the call needs.
+        needed: &'static str,
+    },
+    /// No device of that name.
+    #[error("no RDMA device named {name:?}; there is: {known}")]
+    UnknownDevice {
+        /// The name that was asked for.
+        name: String,
+        /// What there is, separated by commas.
+        known: String,
+    },
+    /// No RDMA device at all.
+    #[error("no RDMA device on this machine (is a driver loaded? `rdma link` lists them)")]
+    NoDevice,
+    /// Memory could not be had.
+    #[error("{length} bytes of memory could not be had: {source}")]
+    Memory {
+        /// How many bytes were asked for.
+        length: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The provider refused to register.
+    #[error("the provider refused to register the memory: {0}")]
+    Register(#[source] io::Error),
+    /// The provider refused to deregister: the registration is still in force.
+    #[error("the provider refused to deregister the memory: {0}")]
+    Deregister(#[source] io::Error),
+    /// The provider refused a call about a device, queue or connection.
+    #[error("{call}: {source}")]
+    Provider {
+        /// The verbs call that failed.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind as Kind;
+        let kind = match &error {
+            Error::Held { .. } | Error::QueueFull { .. } => Kind::WouldBlock,
+            Error::PartsAlive { .. } => Kind::ResourceBusy,
+            Error::Deadline { .. } | Error::TokenExpired => Kind::TimedOut,
+            Error::RemoteWriteNeedsUnsafe { .. }
+            | Error::ReadOnlyMemory { .. }
+            | Error::MissingRight { .. } => Kind::PermissionDenied,
+            Error::UnknownDevice { .. } | Error::NoDevice => Kind::NotFound,
+            Error::Closed | Error::QueuePairState { .. } => Kind::NotConnected,
+            Error::Memory { source, .. }
+            | Error::Register(source)
+            | Error::Deregister(source)
+            | Error::Provider { source, .. } => source.kind(),
+            _ => Kind::InvalidInput,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

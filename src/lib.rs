@@ -1,0 +1,13 @@
+//! Lock-free access to RDMA memory regions.
+
+#![allow(dead_code, unused_imports)]
+pub mod backend;
+mod error;
+pub mod gate;
+pub mod op;
+pub mod registration;
+mod sync;
+pub mod work;
+
+pub use error::{Error, Result};
+pub use registration::Access;

@@ -1,0 +1,61 @@
+//! What a backend is to this crate: something that registers a range of memory and gives it back.
+//! Plain numbers and an owned handle; no type of any sys crate.
+
+use std::io;
+use std::ptr::NonNull;
+
+use super::Access;
+
+/// Registers memory with a NIC: a protection domain of some backend.
+///
+/// `soft::ProtectionDomain` and `verbs::ProtectionDomain` implement it. A region keeps an `Arc` of
+/// the registrar for as long as it is registered, so a protection domain outlives its regions.
+///
+/// # Safety
+/// - **REG-1**: on `Ok`, the keys cover exactly `length` bytes from `addr`, with exactly the rights
+///   in `access`, and no other live registration of the same NIC has the same keys.
+/// - **REG-2**: the NIC touches the bytes only for work requests or peers that name these keys.
+/// - **REG-3**: on `Err`, nothing stays registered.
+pub unsafe trait Registrar: Send + Sync + 'static {
+    /// Registers `length` bytes from `addr` (`ibv_reg_mr`). May block in the kernel.
+    ///
+    /// # Errors
+    /// What the provider says; nothing is registered then.
+    ///
+    /// # Safety
+    /// - **REG-4**: the bytes stay allocated, and stay writable if `access` has a write right,
+    ///   until [`Deregister::deregister`] of the handle has returned `Ok`.
+    unsafe fn register(
+        &self,
+        addr: NonNull<u8>,
+        length: usize,
+        access: Access,
+    ) -> io::Result<Registered>;
+}
+
+/// A registration in force: its keys, and the handle that ends it.
+pub struct Registered {
+    /// Names the bytes in this side's scatter/gather elements.
+    pub lkey: u32,
+    /// Names the bytes for peers, within the rights that were granted.
+    pub rkey: u32,
+    /// Ends the registration. Dropped without [`Deregister::deregister`], the registration is
+    /// leaked and stays in force.
+    pub handle: Box<dyn Deregister>,
+}
+
+/// The owned handle of one registration.
+///
+/// # Safety
+/// - **DEREG-1**: once [`deregister`](Self::deregister) has returned `Ok`, the NIC touches the
+///   bytes no more.
+/// - **DEREG-2**: after `Err` the registration is in force as before, and the call may be repeated.
+/// - **DEREG-3**: dropping the handle does not end the registration and frees nothing that the NIC
+///   may use.
+pub unsafe trait Deregister: Send + Sync + 'static {
+    /// Ends the registration (`ibv_dereg_mr`). May block in the kernel.
+    ///
+    /// # Errors
+    /// What the provider says (`EBUSY` with a bound window, for one); the registration stays.
+    fn deregister(&mut self) -> io::Result<()>;
+}

@@ -1,0 +1,363 @@
+//! The vocabulary of the queues as plain data: work requests, completions, status codes; and the
+//! two traits through which [`op`](crate::op) posts and polls. No region, no gate, no sys type.
+
+use std::fmt;
+use std::io;
+
+use crate::error::Result;
+
+/// A scatter/gather element: bytes of this side, named by a local key (`struct ibv_sge`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Sge {
+    /// Address of the first byte.
+    pub addr: u64,
+    /// How many bytes.
+    pub length: u32,
+    /// The local key of a registration that covers them.
+    pub lkey: u32,
+}
+
+/// Bytes of the peer, named by a remote key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct RemoteAddr {
+    /// Address of the first byte in the peer's address space.
+    pub addr: u64,
+    /// The remote key that the peer granted.
+    pub rkey: u32,
+}
+
+/// What a send-queue work request does (`enum ibv_wr_opcode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SendOp {
+    /// SEND: the bytes go to the peer's next posted receive.
+    Send {
+        /// Immediate data, in host byte order, delivered with the peer's completion.
+        imm: Option<u32>,
+    },
+    /// RDMA WRITE: the bytes go to the peer's memory; with `imm` it also uses up one of the peer's
+    /// receives and completes there (`IBV_WR_RDMA_WRITE_WITH_IMM`).
+    Write {
+        /// Where to.
+        remote: RemoteAddr,
+        /// Immediate data, in host byte order.
+        imm: Option<u32>,
+    },
+    /// RDMA READ: the peer's memory comes here.
+    Read {
+        /// Where from.
+        remote: RemoteAddr,
+    },
+    /// 64-bit fetch-and-add on the peer's memory; the value before comes here (8 bytes).
+    FetchAdd {
+        /// The peer's integer, 8-byte aligned.
+        remote: RemoteAddr,
+        /// What to add.
+        add: u64,
+    },
+    /// 64-bit compare-and-swap on the peer's memory; the value before comes here (8 bytes).
+    CompareSwap {
+        /// The peer's integer, 8-byte aligned.
+        remote: RemoteAddr,
+        /// Swapped only if the integer equals this.
+        compare: u64,
+        /// What to store then.
+        swap: u64,
+    },
+}
+
+impl SendOp {
+    /// Whether the NIC writes this side's bytes (READ and the atomics); otherwise it reads them
+    /// (rule R13).
+    #[must_use]
+    pub const fn writes_locally(&self) -> bool {
+        matches!(
+            self,
+            SendOp::Read { .. } | SendOp::FetchAdd { .. } | SendOp::CompareSwap { .. }
+        )
+    }
+
+    /// Whether it is one of the 64-bit atomics.
+    #[must_use]
+    pub const fn is_atomic(&self) -> bool {
+        matches!(self, SendOp::FetchAdd { .. } | SendOp::CompareSwap { .. })
+    }
+
+    /// The peer's bytes that it names, if any.
+    #[must_use]
+    pub const fn remote(&self) -> Option<RemoteAddr> {
+        match self {
+            SendOp::Send { .. } => None,
+            SendOp::Write { remote, .. }
+            | SendOp::Read { remote }
+            | SendOp::FetchAdd { remote, .. }
+            | SendOp::CompareSwap { remote, .. } => Some(*remote),
+        }
+    }
+}
+
+bitflags::bitflags! {
+    /// How a send-queue work request is carried out (`enum ibv_send_flags`, same numbers).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct SendFlags: u32 {
+        /// Wait for earlier READs and atomics of the same queue.
+        const FENCE = 1;
+        /// Make a completion on success. An error completes in any case.
+        const SIGNALED = 1 << 1;
+        /// Raise an event at the peer.
+        const SOLICITED = 1 << 2;
+        /// Copy the bytes during the post: the region is free again when the post returns, and the
+        /// local key is not looked at.
+        const INLINE = 1 << 3;
+    }
+}
+
+/// A send-queue work request (`struct ibv_send_wr`).
+#[derive(Clone, Copy, Debug)]
+pub struct SendWr<'a> {
+    /// Comes back in the completion.
+    pub wr_id: u64,
+    /// This side's bytes, in order.
+    pub sge: &'a [Sge],
+    /// What to do.
+    pub op: SendOp,
+    /// How.
+    pub flags: SendFlags,
+}
+
+/// A receive-queue work request (`struct ibv_recv_wr`).
+#[derive(Clone, Copy, Debug)]
+pub struct RecvWr<'a> {
+    /// Comes back in the completion.
+    pub wr_id: u64,
+    /// Where the message goes, in order.
+    pub sge: &'a [Sge],
+}
+
+/// How a work request ended (`enum ibv_wc_status`, same numbers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names are those of the verbs' manual: IBV_WC_*")]
+pub enum WcStatus {
+    Success = 0,
+    LocLenErr = 1,
+    LocQpOpErr = 2,
+    LocEecOpErr = 3,
+    LocProtErr = 4,
+    WrFlushErr = 5,
+    MwBindErr = 6,
+    BadRespErr = 7,
+    LocAccessErr = 8,
+    RemInvReqErr = 9,
+    RemAccessErr = 10,
+    RemOpErr = 11,
+    RetryExcErr = 12,
+    RnrRetryExcErr = 13,
+    LocRddViolErr = 14,
+    RemInvRdReqErr = 15,
+    RemAbortErr = 16,
+    InvEecnErr = 17,
+    InvEecStateErr = 18,
+    FatalErr = 19,
+    RespTimeoutErr = 20,
+    GeneralErr = 21,
+    TmErr = 22,
+    TmRndvIncomplete = 23,
+}
+
+impl WcStatus {
+    const ALL: [(WcStatus, &'static str); 24] = [
+        (WcStatus::Success, "IBV_WC_SUCCESS"),
+        (WcStatus::LocLenErr, "IBV_WC_LOC_LEN_ERR"),
+        (WcStatus::LocQpOpErr, "IBV_WC_LOC_QP_OP_ERR"),
+        (WcStatus::LocEecOpErr, "IBV_WC_LOC_EEC_OP_ERR"),
+        (WcStatus::LocProtErr, "IBV_WC_LOC_PROT_ERR"),
+        (WcStatus::WrFlushErr, "IBV_WC_WR_FLUSH_ERR"),
+        (WcStatus::MwBindErr, "IBV_WC_MW_BIND_ERR"),
+        (WcStatus::BadRespErr, "IBV_WC_BAD_RESP_ERR"),
+        (WcStatus::LocAccessErr, "IBV_WC_LOC_ACCESS_ERR"),
+        (WcStatus::RemInvReqErr, "IBV_WC_REM_INV_REQ_ERR"),
+        (WcStatus::RemAccessErr, "IBV_WC_REM_ACCESS_ERR"),
+        (WcStatus::RemOpErr, "IBV_WC_REM_OP_ERR"),
+        (WcStatus::RetryExcErr, "IBV_WC_RETRY_EXC_ERR"),
+        (WcStatus::RnrRetryExcErr, "IBV_WC_RNR_RETRY_EXC_ERR"),
+        (WcStatus::LocRddViolErr, "IBV_WC_LOC_RDD_VIOL_ERR"),
+        (WcStatus::RemInvRdReqErr, "IBV_WC_REM_INV_RD_REQ_ERR"),
+        (WcStatus::RemAbortErr, "IBV_WC_REM_ABORT_ERR"),
+        (WcStatus::InvEecnErr, "IBV_WC_INV_EECN_ERR"),
+        (WcStatus::InvEecStateErr, "IBV_WC_INV_EEC_STATE_ERR"),
+        (WcStatus::FatalErr, "IBV_WC_FATAL_ERR"),
+        (WcStatus::RespTimeoutErr, "IBV_WC_RESP_TIMEOUT_ERR"),
+        (WcStatus::GeneralErr, "IBV_WC_GENERAL_ERR"),
+        (WcStatus::TmErr, "IBV_WC_TM_ERR"),
+        (WcStatus::TmRndvIncomplete, "IBV_WC_TM_RNDV_INCOMPLETE"),
+    ];
+
+    /// The status with that number in `enum ibv_wc_status`; [`WcStatus::GeneralErr`] for a number
+    /// that is not in it (a newer provider's).
+    #[must_use]
+    pub fn from_raw(raw: u32) -> Self {
+        Self::ALL
+            .get(raw as usize)
+            .map_or(WcStatus::GeneralErr, |(status, _)| *status)
+    }
+
+    /// The name in the verbs' headers, such as `IBV_WC_REM_ACCESS_ERR`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Whether the work request did what it said. After anything else the target's bytes are
+    /// unspecified, and some may have been written (rule R12).
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, WcStatus::Success)
+    }
+}
+
+impl fmt::Display for WcStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What completed (`enum ibv_wc_opcode`). Meaningful only with [`WcStatus::Success`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names are those of the verbs' manual: IBV_WC_*")]
+pub enum WcOpcode {
+    Send,
+    Write,
+    Read,
+    CompareSwap,
+    FetchAdd,
+    Recv,
+    RecvWriteWithImm,
+    /// One that this crate does not know.
+    Other(u32),
+}
+
+/// The end of one work request (`struct ibv_wc`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkCompletion {
+    /// The number that the work request carried.
+    pub wr_id: u64,
+    /// How it ended.
+    pub status: WcStatus,
+    /// What it was; unspecified after an error.
+    pub opcode: WcOpcode,
+    /// Bytes received or read; unspecified for SEND and WRITE and after an error.
+    pub byte_len: u32,
+    /// Immediate data that came with a receive, in host byte order.
+    pub imm: Option<u32>,
+    /// The queue pair that it was posted to.
+    pub qp_num: u32,
+    /// The provider's own code after an error.
+    pub vendor_err: u32,
+}
+
+impl WorkCompletion {
+    /// A value to fill the array with that [`CompletionQueue::poll`] writes into.
+    pub const EMPTY: WorkCompletion = WorkCompletion {
+        wr_id: 0,
+        status: WcStatus::GeneralErr,
+        opcode: WcOpcode::Other(u32::MAX),
+        byte_len: 0,
+        imm: None,
+        qp_num: 0,
+        vendor_err: 0,
+    };
+}
+
+/// What a queue pair takes (`struct ibv_qp_cap`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QpCaps {
+    /// Outstanding work requests on the send queue.
+    pub max_send_wr: u32,
+    /// Outstanding work requests on the receive queue.
+    pub max_recv_wr: u32,
+    /// Scatter/gather elements in a send-queue work request.
+    pub max_send_sge: u32,
+    /// Scatter/gather elements in a receive-queue work request.
+    pub max_recv_sge: u32,
+    /// Bytes in an inline work request.
+    pub max_inline: u32,
+}
+
+impl Default for QpCaps {
+    fn default() -> Self {
+        QpCaps {
+            max_send_wr: 64,
+            max_recv_wr: 64,
+            max_send_sge: 4,
+            max_recv_sge: 4,
+            max_inline: 64,
+        }
+    }
+}
+
+/// A queue pair of some backend, as [`op`](crate::op) sees it.
+///
+/// # Safety
+/// - **QP-1**: after a successful post the NIC touches the bytes of the scatter/gather list until,
+///   at the latest, the work request's completion has been polled; an `INLINE` one does not touch
+///   them once the post has returned.
+/// - **QP-2**: after `Err` from a post the NIC does not touch them at all.
+/// - **QP-3**: every work request with [`SendFlags::SIGNALED`], every receive, and every one that
+///   fails gets at most one completion, which carries its `wr_id`.
+/// - **QP-4**: after [`destroy`](Self::destroy) returned `Ok`, the NIC carries out none of its work
+///   requests any more.
+pub unsafe trait QueuePair: Sized {
+    /// Posts to the send queue (`ibv_post_send`). Does not wait.
+    ///
+    /// # Errors
+    /// A full queue, a request that the queue can't take, a queue pair that is not ready to send;
+    /// nothing was posted then.
+    ///
+    /// # Safety
+    /// - **POST-1**: the bytes that `wr.sge` names stay allocated until the work request is over
+    ///   (QP-1); during that time nobody writes them, nor reads them if the operation
+    ///   [writes locally](SendOp::writes_locally).
+    unsafe fn post_send(&self, wr: &SendWr<'_>) -> Result<()>;
+
+    /// Posts to the receive queue (`ibv_post_recv`). Does not wait.
+    ///
+    /// # Errors
+    /// As [`post_send`](Self::post_send).
+    ///
+    /// # Safety
+    /// - **POST-2**: the bytes that `wr.sge` names stay allocated, and nobody reads or writes them,
+    ///   until the work request is over (QP-1).
+    unsafe fn post_recv(&self, wr: &RecvWr<'_>) -> Result<()>;
+
+    /// What the queue pair takes.
+    fn caps(&self) -> QpCaps;
+
+    /// The queue pair's number.
+    fn qp_num(&self) -> u32;
+
+    /// Destroys it (`ibv_destroy_qp`); what was outstanding gets no completion.
+    ///
+    /// # Errors
+    /// The provider refused; the queue pair comes back as it was.
+    fn destroy(self) -> Result<(), (Self, io::Error)>;
+}
+
+/// A completion queue of some backend, as [`op`](crate::op) sees it.
+///
+/// # Safety
+/// - **CQ-1**: a completion is reported once, and only after the NIC has stopped touching the bytes
+///   of its work request; for a successful one that writes locally, after the bytes have arrived.
+/// - **CQ-2**: `poll` makes the NIC's writes visible to the thread that polled (the provider's read
+///   barrier).
+pub unsafe trait CompletionQueue {
+    /// Takes up to `out.len()` completions off the queue (`ibv_poll_cq`), fills `out` from the
+    /// front and returns how many. Does not wait.
+    ///
+    /// # Errors
+    /// The provider's; a queue that was overrun is one (rule R15). Nothing is known to be over then
+    /// (rule R11).
+    fn poll(&self, out: &mut [WorkCompletion]) -> Result<usize>;
+}
