@@ -16,7 +16,6 @@ bitflags::bitflags! {
     /// assert_eq!((Access::LOCAL_WRITE | Access::REMOTE_READ).bits(), 0b0101);
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-    #[serde(transparent)]
     pub struct Access: u32 {
         /// The NIC may write the bytes for this side: as the target of a RECV, of a READ, of an
         /// atomic's result.
