@@ -88,7 +88,7 @@ pub enum Error {
     #[error("the region is held ({state}): release it or use a form that waits")]
     Held {
         /// Who held it when the call looked.
-        state: crate::gate::GateState,
+        state: crate::gate::Snapshot,
     },
     /// Other regions live on the same registration.
     #[error("{others} other part(s) of the same registration are alive: drop or unsplit them first")]
@@ -100,7 +100,7 @@ pub enum Error {
     #[error("the deadline passed while the region was held ({state})")]
     Deadline {
         /// Who held it when the call gave up.
-        state: crate::gate::GateState,
+        state: crate::gate::Snapshot,
     },
     /// The two regions don't touch, or belong to different registrations.
     #[error("the regions are not neighbours on one registration, in this order")]

@@ -1,9 +1,12 @@
 //! std or loom, chosen in this one place. Everything else in the crate takes its atomics, locks
-//! and threads from here.
+//! and threads from here, and what a model has no notion of: time, and the static table of waiters.
+
+use std::time::{Duration, Instant};
+
+use event_listener::{Event, Listener};
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    hint::spin_loop,
     sync::{
         Condvar, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering, fence},
@@ -20,3 +23,99 @@ pub(crate) use std::{
     },
     thread,
 };
+
+#[cfg(not(loom))]
+mod table {
+    use super::Event;
+    use crossbeam_utils::CachePadded;
+
+    const BITS: u32 = 8;
+    static EVENTS: [CachePadded<Event>; 1 << BITS] =
+        [const { CachePadded::new(Event::new()) }; 1 << BITS];
+
+    /// The list of those who wait for what lies at `address`. Fibonacci hashing: regions are
+    /// allocated at regular distances.
+    pub(crate) fn waiters(address: usize) -> &'static Event {
+        let hash = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &EVENTS[(hash >> (u64::BITS - BITS)) as usize]
+    }
+}
+
+#[cfg(loom)]
+mod table {
+    use super::Event;
+
+    loom::lazy_static! {
+        static ref EVENT: Event = Event::new();
+    }
+
+    /// One list for all: in a model every gate shares it.
+    pub(crate) fn waiters(_address: usize) -> &'static Event {
+        EVENT.get()
+    }
+}
+
+pub(crate) use table::waiters;
+
+/// In a model, a spin gives the other threads a turn.
+#[cfg(loom)]
+pub(crate) fn spin_loop() {
+    loom::thread::yield_now();
+}
+
+/// A bounded time. A model knows no time: there it ends after one look.
+pub(crate) struct Timer {
+    #[cfg(not(loom))]
+    end: Instant,
+    #[cfg(loom)]
+    looked: bool,
+}
+
+#[cfg(not(loom))]
+impl Timer {
+    pub(crate) fn after(limit: Duration) -> Self {
+        Timer {
+            end: Instant::now() + limit,
+        }
+    }
+
+    pub(crate) fn expired(&mut self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    pub(crate) fn end(&self) -> Option<Instant> {
+        Some(self.end)
+    }
+}
+
+#[cfg(loom)]
+impl Timer {
+    pub(crate) fn after(_limit: Duration) -> Self {
+        Timer { looked: false }
+    }
+
+    pub(crate) fn expired(&mut self) -> bool {
+        std::mem::replace(&mut self.looked, true)
+    }
+
+    pub(crate) fn end(&self) -> Option<Instant> {
+        Some(Instant::now())
+    }
+}
+
+/// Parks the thread until it is notified or the time has come. In a model the time comes after the
+/// other threads had a turn.
+pub(crate) fn park(listener: impl Listener<()>, until: Option<Instant>) {
+    match until {
+        None => listener.wait(),
+        #[cfg(not(loom))]
+        Some(until) => {
+            listener.wait_deadline(until);
+        }
+        #[cfg(loom)]
+        Some(_) => {
+            drop(listener);
+            loom::thread::yield_now();
+        }
+    }
+}

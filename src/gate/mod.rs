@@ -1,9 +1,392 @@
-//! The one word.
-#[derive(Debug, Clone, Copy)]
-/// State.
-pub struct GateState;
-impl std::fmt::Display for GateState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "?")
+//! The one word of a region, and everything that is done to it.
+//!
+//! [`word`](self) says what its bits mean, this file does the RMWs with their orderings, `wait` spins
+//! and parks. Nothing here knows what the word protects.
+//!
+//! # Costs
+//! | | RMWs | allocations |
+//! |---|---|---|
+//! | acquire or refuse by `try`: refused | 0 (one load) | 0 |
+//! | acquire, shared | 1 | 0 |
+//! | acquire, exclusive | 1 (compare-exchange) | 0 |
+//! | release, nobody waits | 1 | 0 |
+//! | wait in the spin phase | + 0 shared, + 1 exclusive (the request to stand back) | 0 |
+//! | wait parked, by a thread | + 1 and the lock of a waiters' list | 0 |
+//! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
+
+mod wait;
+mod word;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::sync::{AtomicU64, Ordering, fence};
+
+pub use wait::Acquire;
+pub use word::{Holder, Snapshot, Writer};
+use word::{Entry, Word};
+
+/// How long a waiter tries before it gives the processor away, and how long it lets an exclusive
+/// side go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// A blocked thread spins this long, a single pause between two looks at the word, before it
+    /// parks. At most 4 s.
+    pub spin: Duration,
+    /// Who wants in shared while an exclusive side waits for the present holders to leave stands
+    /// back this long, then enters past it: a thread that holds a guard and asks for another
+    /// does not wait for itself. At most 4 s. A future has no clock: it stands back for one trip
+    /// through its executor.
+    pub stand_back: Duration,
+}
+
+impl Default for Patience {
+    /// Spins 10 µs (a parked thread takes 14 to 20 µs to run again), stands back 1 ms.
+    fn default() -> Self {
+        Patience {
+            spin: Duration::from_micros(10),
+            stand_back: Duration::from_millis(1),
+        }
     }
 }
+
+/// One atomic word that says who holds what it stands for: any number of shared holders
+/// (CPU readers, NIC reads) or one exclusive holder (CPU writer, NIC write).
+///
+/// Every region has one. It can also be used alone, over anything that a NIC and threads share;
+/// then it protects what its user says it protects.
+///
+/// ```
+/// use rdma_mr::gate::{Gate, Holder};
+///
+/// let gate = Gate::new();
+/// let in_flight = gate.try_acquire(Holder::NicRead).expect("free");
+/// assert!(gate.try_acquire(Holder::CpuRead).is_ok()); // both only read
+/// assert!(gate.try_acquire(Holder::CpuWrite).is_err());
+/// drop(in_flight);
+/// assert!(gate.try_acquire(Holder::CpuWrite).is_ok());
+/// ```
+pub struct Gate {
+    word: AtomicU64,
+    waits: AtomicU64,
+    spin_ns: u32,
+    stand_back_ns: u32,
+}
+
+impl Gate {
+    /// A free gate with the default [`Patience`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_patience(Patience::default())
+    }
+
+    /// A free gate whose waiters have that patience.
+    #[must_use]
+    pub fn with_patience(patience: Patience) -> Self {
+        let nanos = |d: Duration| u32::try_from(d.as_nanos()).unwrap_or(u32::MAX);
+        Gate {
+            word: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            spin_ns: nanos(patience.spin),
+            stand_back_ns: nanos(patience.stand_back),
+        }
+    }
+
+    /// How long its waiters spin and stand back.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        Patience {
+            spin: Duration::from_nanos(self.spin_ns.into()),
+            stand_back: Duration::from_nanos(self.stand_back_ns.into()),
+        }
+    }
+
+    fn look(&self) -> Word {
+        // Ordering: Relaxed. What is seen here only decides what to try; the RMW that follows, or
+        // the refusal, hands on no data.
+        Word::from_bits(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Who holds it, at this moment. One load.
+    #[must_use]
+    pub fn state(&self) -> Snapshot {
+        self.look().snapshot()
+    }
+
+    /// How many acquisitions found it held and had to wait, spinning or parked.
+    #[must_use]
+    pub fn waits(&self) -> u64 {
+        // Ordering: Relaxed. A counter for people; it orders nothing.
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Whether `holder` would be let in now. One load.
+    #[must_use]
+    pub fn is_open_to(&self, holder: Holder) -> bool {
+        matches!(self.look().entry(holder), Entry::Open | Entry::StandBack)
+    }
+
+    /// Lets `holder` in if nothing is in the way. Never waits: one load if refused, plus one RMW if
+    /// not.
+    ///
+    /// Refused as well is who wants to join shared holders while an exclusive side waits for them
+    /// to leave, lest it waits for ever.
+    ///
+    /// # Errors
+    /// [`Error::Held`] with who held it, [`Error::Closed`].
+    ///
+    /// # Panics
+    /// With 2²⁷ holds of one shared kind at a time (guards that were forgotten, most likely), before
+    /// any harm is done.
+    pub fn try_acquire(&self, holder: Holder) -> Result<Permit<'_>> {
+        if self.try_enter(holder) {
+            Ok(Permit { gate: self, holder })
+        } else {
+            Err(self.refusal(holder))
+        }
+    }
+
+    /// Lets `holder` in, or waits: spins, then parks the thread.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]: an operation of the NIC asked, and the gate is closed to those.
+    ///
+    /// # Panics
+    /// As [`try_acquire`](Self::try_acquire).
+    pub fn acquire(&self, holder: Holder) -> Result<Permit<'_>> {
+        self.enter(holder, None)?;
+        Ok(Permit { gate: self, holder })
+    }
+
+    /// As [`acquire`](Self::acquire), at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] with who held it then; [`Error::Closed`].
+    ///
+    /// # Panics
+    /// As [`try_acquire`](Self::try_acquire).
+    pub fn acquire_until(&self, holder: Holder, deadline: Instant) -> Result<Permit<'_>> {
+        self.enter(holder, Some(deadline))?;
+        Ok(Permit { gate: self, holder })
+    }
+
+    /// As [`acquire`](Self::acquire), but instead of parking it calls `progress` between two looks:
+    /// a thread that polls the completion queue itself does not wait for itself. Never parks.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    ///
+    /// # Panics
+    /// As [`try_acquire`](Self::try_acquire), and whatever `progress` panics with.
+    pub fn acquire_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Permit<'_>> {
+        self.enter_with(holder, progress)?;
+        Ok(Permit { gate: self, holder })
+    }
+
+    /// As [`acquire`](Self::acquire), as a future: never blocks the thread, needs no runtime.
+    /// Dropping it gives its place up; forgetting it costs others at most one
+    /// [`stand_back`](Patience::stand_back).
+    pub fn acquire_async(&self, holder: Holder) -> Acquire<'_> {
+        Acquire::new(self, holder)
+    }
+
+    /// Refuses operations of the NIC from now on; those in flight go on, and the CPU's accesses are
+    /// let in as before. Who waits to begin one gets [`Error::Closed`].
+    pub fn close(&self) {
+        // Ordering: Acquire pairs with the Release of a waiter's mark, so that whoever marked the
+        // word is on the list that is woken. Closing hands on no data.
+        let before = Word::from_bits(self.word.fetch_or(Word::CLOSED, Ordering::Acquire));
+        if before.snapshot().waiting_shared || before.snapshot().waiting_exclusive {
+            wait::wake_all(self);
+        }
+    }
+
+    /// Gives back one hold. `true`: the handle is gone and this was the last hold, so the caller
+    /// frees, with everything that every holder did before it visible.
+    ///
+    /// Touches nothing of the gate after its RMW unless it returns `true`: the memory may be gone.
+    ///
+    /// # Safety
+    /// - **GATE-1**: the caller owns a hold of that kind on this gate, and it counts as given back.
+    pub(crate) unsafe fn release(&self, holder: Holder) -> bool {
+        let address: *const Gate = self;
+        let before = if holder.is_shared() {
+            // Ordering: Release pairs with the Acquire of the next exclusive acquisition, and with
+            // the fence of the one who frees: what this holder read is over before they write.
+            self.word.fetch_sub(holder.unit(), Ordering::Release)
+        } else {
+            // Ordering: Release pairs with the Acquire of every later acquisition: what this holder
+            // wrote is seen by who comes in next.
+            self.word
+                .fetch_and(Word::exclusive_release_mask(holder), Ordering::Release)
+        };
+        let before = Word::from_bits(before);
+        if holder.is_shared() && before.shared_release_is_done() {
+            return false;
+        }
+        let owed = before.after_release(holder);
+        if owed.wake {
+            wait::wake_after_release(address);
+        }
+        if owed.last {
+            // Ordering: Acquire pairs with the Release of every earlier release and of `orphan`.
+            fence(Ordering::Acquire);
+        }
+        owed.last
+    }
+
+    /// The handle is gone: no acquisition comes any more, and the last release returns `true`. If
+    /// there is no hold now, this returns `true` itself.
+    pub(crate) fn orphan(&self) -> bool {
+        let bits = Word::CLOSED | Word::ORPHANED;
+        // Ordering: Acquire pairs with the Release of the releases before it, for a caller that
+        // frees; Release pairs with the fence in `release`, for the holder that frees later.
+        let before = self.word.fetch_or(bits, Ordering::AcqRel);
+        Word::from_bits(before).is_free()
+    }
+
+    /// Whether no hold is out, with everything that former holders did visible. Stays so only for a
+    /// caller who keeps others from acquiring.
+    pub(crate) fn is_free(&self) -> bool {
+        // Ordering: Acquire pairs with the Release of the former holders' releases.
+        Word::from_bits(self.word.load(Ordering::Acquire)).is_free()
+    }
+
+    /// `try_acquire` without the wrapping: `true` gives the caller a hold.
+    #[inline]
+    pub(crate) fn try_enter(&self, holder: Holder) -> bool {
+        let seen = self.look();
+        match seen.entry(holder) {
+            Entry::Open => self.enter_seen(holder, seen),
+            Entry::StandBack if seen.is_free() => self.enter_past(holder),
+            Entry::Full => self.overflow(holder),
+            _ => false,
+        }
+    }
+
+    /// Enters after `seen` was found open; `false` if somebody else was faster.
+    #[inline]
+    fn enter_seen(&self, holder: Holder, mut seen: Word) -> bool {
+        if holder.is_shared() {
+            return self.add_shared(holder).is_some();
+        }
+        // The exchange fails also when only a waiter's bit or an undone count came and went.
+        while seen.entry(holder) == Entry::Open {
+            let new = seen.with_exclusive(holder).bits();
+            // Ordering: Acquire pairs with the Release of the former holders' releases; on failure
+            // Relaxed, as for `look`.
+            match self.word.compare_exchange_weak(
+                seen.bits(),
+                new,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => seen = Word::from_bits(now),
+            }
+        }
+        false
+    }
+
+    /// Counts one more shared hold; takes it back, and returns `None`, if an exclusive side was
+    /// faster. Gives the value before.
+    #[inline]
+    fn add_shared(&self, holder: Holder) -> Option<Word> {
+        // Ordering: Acquire pairs with the Release of the last exclusive release: its bytes are
+        // seen. The RMWs of other shared holders in between continue its release sequence.
+        let before = self.word.fetch_add(holder.unit(), Ordering::Acquire);
+        let before = Word::from_bits(before);
+        if !before.has(Word::bars_shared(holder)) {
+            return Some(before);
+        }
+        // SAFETY: GATE-1: the count that was just added is the hold that is given back. The
+        // gate is borrowed, so it is not orphaned and nobody has to free.
+        let _ = unsafe { self.release(holder) };
+        None
+    }
+
+    /// Enters past an exclusive side that asks to stand back, and takes its request off: one request
+    /// holds back each newcomer once. A waiter who is still there is woken and asks again.
+    #[cold]
+    fn enter_past(&self, holder: Holder) -> bool {
+        let Some(before) = self.add_shared(holder) else {
+            return false;
+        };
+        if before.has(Word::PENDING) {
+            // Ordering: Acquire pairs with the Release of a waiter's mark, as in `close`.
+            let before = self.word.fetch_and(!Word::PENDING, Ordering::Acquire);
+            if Word::from_bits(before).has(Word::WAIT_EXCL) {
+                wait::wake_all(self);
+            }
+        }
+        true
+    }
+
+    /// Why `holder` was refused, for the error.
+    #[cold]
+    pub(crate) fn refusal(&self, holder: Holder) -> Error {
+        let seen = self.look();
+        if seen.entry(holder) == Entry::Closed {
+            Error::Closed
+        } else {
+            Error::Held {
+                state: seen.snapshot(),
+            }
+        }
+    }
+
+    #[cold]
+    fn overflow(&self, holder: Holder) -> ! {
+        panic!(
+            "{} holds of kind {holder:?} on one region at a time: more can't be counted. Were guards forgotten?",
+            Word::MAX_COUNT
+        );
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gate({})", self.state())
+    }
+}
+
+/// A hold on a [`Gate`]: given back when dropped. Forgetting it keeps the gate held for ever and
+/// does no other harm.
+#[must_use = "a permit that is dropped at once holds nothing"]
+#[derive(Debug)]
+pub struct Permit<'g> {
+    gate: &'g Gate,
+    holder: Holder,
+}
+
+impl<'g> Permit<'g> {
+    /// What it holds as.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// Whether it is a hold on `gate`.
+    #[must_use]
+    pub fn is_of(&self, gate: &Gate) -> bool {
+        std::ptr::eq(self.gate, gate)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
+        // nobody has to free.
+        let _ = unsafe { self.gate.release(self.holder) };
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,318 @@
+//! Waiting at a gate: spin, then park a thread or register a waker.
+//!
+//! The waiters' lists are event-listener's, in one static table found by the gate's address, as a
+//! futex is. A release therefore touches nothing of the gate after its RMW: the region, which
+//! somebody else may free by then, is not needed to wake. Two gates may share a list; a waiter that
+//! is woken for the other's sake looks at its own word and parks again.
+//!
+//! No wake-up is lost, by these steps:
+//! 1. a waiter puts itself on the list, then marks the word (WAIT_SHARED or WAIT_EXCL) with an RMW,
+//!    then parks, unless that very RMW shows that the way is free by now;
+//! 2. a release that ends what the waiter waits for is an RMW on the same word: it comes before the
+//!    mark, and then the waiter saw it; or after, and then it sees the mark and wakes the list;
+//! 3. whoever takes a mark off wakes the list afterwards, and who is woken marks anew before it parks
+//!    again.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use event_listener::{EventListener, Listener, listener};
+
+use super::word::{Entry, Holder, Word};
+use super::{Gate, Permit};
+use crate::error::{Error, Result};
+use crate::sync::{Ordering, Timer, fence, spin_loop, waiters};
+
+/// Wakes all who wait at this gate, and whoever shares their list.
+#[cold]
+pub(super) fn wake_all(gate: *const Gate) {
+    waiters(gate as usize).notify(usize::MAX);
+}
+
+/// As [`wake_all`], after a release that found a mark.
+#[cold]
+pub(super) fn wake_after_release(gate: *const Gate) {
+    // Ordering: Acquire pairs with the Release of the mark that the release saw, so that the waiter
+    // is on the list by now. Releases themselves don't acquire: only this rare path needs it.
+    fence(Ordering::Acquire);
+    wake_all(gate);
+}
+
+/// What a look at the word brought to somebody who waits.
+enum Look {
+    /// The hold is taken.
+    In,
+    /// Not yet.
+    Blocked(Entry),
+}
+
+impl Gate {
+    /// Takes a hold, waiting for it if need be.
+    pub(crate) fn enter(&self, holder: Holder, deadline: Option<Instant>) -> Result<()> {
+        if self.try_enter(holder) {
+            return Ok(());
+        }
+        self.enter_slow(holder, deadline)
+    }
+
+    #[cold]
+    fn enter_slow(&self, holder: Holder, deadline: Option<Instant>) -> Result<()> {
+        self.count_wait();
+        let mut turn = Turn::new(self);
+        let mut place = Place::new(self, holder);
+        let mut spin = Timer::after(Duration::from_nanos(self.spin_ns.into()));
+        while !spin.expired() {
+            if let Look::In = place.look(&mut turn)? {
+                return Ok(());
+            }
+            self.check_deadline(deadline)?;
+            spin_loop();
+        }
+        loop {
+            listener!(waiters(place.address()) => listener);
+            let entry = match place.look(&mut turn)? {
+                Look::In => return Ok(()),
+                Look::Blocked(_) => place.mark()?,
+            };
+            let until = match entry {
+                Entry::Held => deadline,
+                Entry::StandBack => turn.end(deadline),
+                _ => continue,
+            };
+            self.check_deadline(deadline)?;
+            crate::sync::park(listener, until);
+        }
+    }
+
+    /// Takes a hold, calling `progress` between two looks.
+    pub(crate) fn enter_with(&self, holder: Holder, mut progress: impl FnMut()) -> Result<()> {
+        if self.try_enter(holder) {
+            return Ok(());
+        }
+        self.count_wait();
+        let mut turn = Turn::new(self);
+        let mut place = Place::new(self, holder);
+        loop {
+            if let Look::In = place.look(&mut turn)? {
+                return Ok(());
+            }
+            progress();
+            spin_loop();
+        }
+    }
+
+    fn count_wait(&self) {
+        // Ordering: Relaxed, as in `waits`.
+        self.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn check_deadline(&self, deadline: Option<Instant>) -> Result<()> {
+        match deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(Error::Deadline {
+                state: self.state(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How long somebody who wants in shared still stands back.
+struct Turn {
+    limit: Duration,
+    timer: Option<Timer>,
+}
+
+impl Turn {
+    fn new(gate: &Gate) -> Self {
+        Turn {
+            limit: Duration::from_nanos(gate.stand_back_ns.into()),
+            timer: None,
+        }
+    }
+
+    /// Whether it has stood back long enough; the time runs from the first question.
+    fn is_over(&mut self) -> bool {
+        self.timer
+            .get_or_insert_with(|| Timer::after(self.limit))
+            .expired()
+    }
+
+    /// When to look again: at its end, or at the deadline.
+    fn end(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let end = self.timer.as_ref().and_then(Timer::end);
+        match (end, deadline) {
+            (Some(end), Some(deadline)) => Some(end.min(deadline)),
+            (end, deadline) => end.or(deadline),
+        }
+    }
+}
+
+/// The place of one waiter. Dropped before it got in (a deadline, a cancelled future, a panic in the
+/// caller's progress), it takes back what it asked of others.
+struct Place<'g> {
+    gate: &'g Gate,
+    holder: Holder,
+    /// Whether WAIT_EXCL or PENDING may stand in the word on its behalf.
+    asked: bool,
+}
+
+impl<'g> Place<'g> {
+    fn new(gate: &'g Gate, holder: Holder) -> Self {
+        Place {
+            gate,
+            holder,
+            asked: false,
+        }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self.gate) as usize
+    }
+
+    /// Looks at the word and takes the hold if it can be had; if shared holders are in the way of
+    /// an exclusive side, asks newcomers to stand back.
+    fn look(&mut self, turn: &mut Turn) -> Result<Look> {
+        self.look_or(|| turn.is_over())
+    }
+
+    fn look_or(&mut self, stood_back: impl FnOnce() -> bool) -> Result<Look> {
+        let seen = self.gate.look();
+        let entry = seen.entry(self.holder);
+        let entered = match entry {
+            Entry::Open => self.gate.enter_seen(self.holder, seen),
+            Entry::StandBack if stood_back() => self.gate.enter_past(self.holder),
+            Entry::Full => self.gate.overflow(self.holder),
+            Entry::Closed => return Err(Error::Closed),
+            _ => false,
+        };
+        if entered {
+            // The bits that it set are taken off by its own entry and release.
+            self.asked = false;
+            return Ok(Look::In);
+        }
+        if !self.holder.is_shared() && seen.has_shared_holders() && !seen.has(Word::PENDING) {
+            self.asked = true;
+            // Ordering: Relaxed. A request: nothing is read or written on the strength of it.
+            self.gate.word.fetch_or(Word::PENDING, Ordering::Relaxed);
+        }
+        Ok(Look::Blocked(entry))
+    }
+
+    /// Marks the word, and gives what the mark itself showed. The waiter is on the list already.
+    fn mark(&mut self) -> Result<Entry> {
+        self.asked |= !self.holder.is_shared();
+        // Ordering: Release pairs with the Acquire of whoever sees the mark and wakes: the waiter's
+        // entry in the list comes before it. What it shows is only looked at, as in `Gate::look`.
+        let before = self
+            .gate
+            .word
+            .fetch_or(self.holder.wait_bit(), Ordering::Release);
+        match Word::from_bits(before).entry(self.holder) {
+            Entry::Closed => Err(Error::Closed),
+            entry => Ok(entry),
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.asked {
+            return;
+        }
+        // Ordering: Acquire pairs with the Release of other waiters' marks: they are on the list that
+        // is woken next, and ask anew.
+        let before = self
+            .gate
+            .word
+            .fetch_and(!(Word::WAIT_EXCL | Word::PENDING), Ordering::Acquire);
+        let before = Word::from_bits(before);
+        if before.has(Word::WAIT_EXCL | Word::WAIT_SHARED) {
+            wake_all(self.gate);
+        }
+    }
+}
+
+/// The future of [`Gate::acquire_async`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Acquire<'g> {
+    place: Place<'g>,
+    listener: Option<EventListener>,
+    counted: bool,
+    stood_back: bool,
+    done: bool,
+}
+
+impl<'g> Acquire<'g> {
+    pub(super) fn new(gate: &'g Gate, holder: Holder) -> Self {
+        Acquire {
+            place: Place::new(gate, holder),
+            listener: None,
+            counted: false,
+            stood_back: false,
+            done: false,
+        }
+    }
+
+    /// As polling, for one who keeps the hold itself.
+    pub(crate) fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        assert!(!self.done, "polled after completion");
+        loop {
+            let looked = self.place.look_or(|| self.stood_back);
+            match looked {
+                Ok(Look::In) => return self.finish(Ok(())),
+                Err(error) => return self.finish(Err(error)),
+                Ok(Look::Blocked(Entry::StandBack)) => {
+                    // No clock here: one trip through the executor, then past.
+                    self.stood_back = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(Look::Blocked(_)) => {}
+            }
+            if !std::mem::replace(&mut self.counted, true) {
+                self.place.gate.count_wait();
+            }
+            match &mut self.listener {
+                None => {
+                    self.listener = Some(waiters(self.place.address()).listen());
+                    match self.place.mark() {
+                        Ok(Entry::Held) => {}
+                        Ok(_) => self.listener = None,
+                        Err(error) => return self.finish(Err(error)),
+                    }
+                }
+                Some(listener) => match Pin::new(listener).poll(cx) {
+                    Poll::Ready(()) => self.listener = None,
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    fn finish(&mut self, result: Result<()>) -> Poll<Result<()>> {
+        self.listener = None;
+        self.done = true;
+        Poll::Ready(result)
+    }
+}
+
+impl<'g> Future for Acquire<'g> {
+    type Output = Result<Permit<'g>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (gate, holder) = (self.place.gate, self.place.holder);
+        self.poll_enter(cx)
+            .map(|entered| entered.map(|()| Permit { gate, holder }))
+    }
+}
+
+impl std::fmt::Debug for Acquire<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acquire")
+            .field("holder", &self.place.holder)
+            .field("gate", self.place.gate)
+            .finish_non_exhaustive()
+    }
+}
