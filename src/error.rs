@@ -67,12 +67,9 @@ pub enum Error {
         /// The rights that were asked for.
         access: Access,
     },
-    /// Rights that need writable memory were asked for over memory that is read-only.
-    #[error("the memory is read-only: register it without {access:?}")]
-    ReadOnlyMemory {
-        /// The rights that were asked for.
-        access: Access,
-    },
+    /// A region was to be made of memory that can't be written.
+    #[error("the memory is read-only: a region needs memory that can be written; copy it")]
+    ReadOnlyMemory,
     /// The region, or what stands for it, lacks a right that the call needs.
     #[error("needs {needed:?} but only {access:?} was granted")]
     MissingRight {
@@ -198,7 +195,7 @@ impl From<Error> for io::Error {
             Error::PartsAlive { .. } => Kind::ResourceBusy,
             Error::Deadline { .. } | Error::TokenExpired => Kind::TimedOut,
             Error::RemoteWriteNeedsUnsafe { .. }
-            | Error::ReadOnlyMemory { .. }
+            | Error::ReadOnlyMemory
             | Error::MissingRight { .. } => Kind::PermissionDenied,
             Error::UnknownDevice { .. } | Error::NoDevice => Kind::NotFound,
             Error::Closed | Error::QueuePairState { .. } => Kind::NotConnected,

@@ -4,10 +4,14 @@
 pub mod backend;
 mod error;
 pub mod gate;
+mod leaks;
+mod mr;
 pub mod op;
 pub mod registration;
 mod sync;
 pub mod work;
 
 pub use error::{Error, Result};
+pub use leaks::{Leaks, leaks};
+pub use mr::*;
 pub use registration::Access;

@@ -140,11 +140,14 @@ impl Gate {
     /// With 2²⁷ holds of one shared kind at a time (guards that were forgotten, most likely), before
     /// any harm is done.
     pub fn try_acquire(&self, holder: Holder) -> Result<Permit<'_>> {
-        if self.try_enter(holder) {
-            Ok(Permit { gate: self, holder })
-        } else {
-            Err(self.refusal(holder))
-        }
+        self.try_permit(holder)
+            .ok_or_else(|| self.refusal(holder))
+    }
+
+    /// [`try_acquire`](Self::try_acquire) for those who have no use for the reason.
+    #[inline]
+    pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
+        self.try_enter(holder).then(|| Permit { gate: self, holder })
     }
 
     /// Lets `holder` in, or waits: spins, then parks the thread.
@@ -205,21 +208,23 @@ impl Gate {
     /// Gives back one hold. `true`: the handle is gone and this was the last hold, so the caller
     /// frees, with everything that every holder did before it visible.
     ///
-    /// Touches nothing of the gate after its RMW unless it returns `true`: the memory may be gone.
+    /// Takes a pointer because it touches nothing of the gate after its RMW, unless it returns
+    /// `true`: somebody else may free the memory from then on.
     ///
     /// # Safety
-    /// - **GATE-1**: the caller owns a hold of that kind on this gate, and it counts as given back.
-    pub(crate) unsafe fn release(&self, holder: Holder) -> bool {
-        let address: *const Gate = self;
+    /// - **GATE-1**: the caller owns a hold of that kind on this gate, which lives; the hold counts
+    ///   as given back.
+    pub(crate) unsafe fn release(gate: *const Gate, holder: Holder) -> bool {
+        // SAFETY: GATE-1: the gate lives until the RMW, since the caller still holds it.
+        let word = unsafe { &(*gate).word };
         let before = if holder.is_shared() {
             // Ordering: Release pairs with the Acquire of the next exclusive acquisition, and with
             // the fence of the one who frees: what this holder read is over before they write.
-            self.word.fetch_sub(holder.unit(), Ordering::Release)
+            word.fetch_sub(holder.unit(), Ordering::Release)
         } else {
             // Ordering: Release pairs with the Acquire of every later acquisition: what this holder
             // wrote is seen by who comes in next.
-            self.word
-                .fetch_and(Word::exclusive_release_mask(holder), Ordering::Release)
+            word.fetch_and(Word::exclusive_release_mask(holder), Ordering::Release)
         };
         let before = Word::from_bits(before);
         if holder.is_shared() && before.shared_release_is_done() {
@@ -227,7 +232,7 @@ impl Gate {
         }
         let owed = before.after_release(holder);
         if owed.wake {
-            wait::wake_after_release(address);
+            wait::wake_after_release(gate);
         }
         if owed.last {
             // Ordering: Acquire pairs with the Release of every earlier release and of `orphan`.
@@ -237,13 +242,17 @@ impl Gate {
     }
 
     /// The handle is gone: no acquisition comes any more, and the last release returns `true`. If
-    /// there is no hold now, this returns `true` itself.
-    pub(crate) fn orphan(&self) -> bool {
+    /// there is no hold now, this returns `true` itself. A pointer for the reason given at `release`.
+    ///
+    /// # Safety
+    /// - **GATE-2**: the gate lives; the caller acquires it no more, nor does anybody else.
+    pub(crate) unsafe fn orphan(gate: *const Gate) -> bool {
         let bits = Word::CLOSED | Word::ORPHANED;
+        // SAFETY: GATE-2: the gate lives until the RMW, since it is not orphaned before.
+        let word = unsafe { &(*gate).word };
         // Ordering: Acquire pairs with the Release of the releases before it, for a caller that
         // frees; Release pairs with the fence in `release`, for the holder that frees later.
-        let before = self.word.fetch_or(bits, Ordering::AcqRel);
-        Word::from_bits(before).is_free()
+        Word::from_bits(word.fetch_or(bits, Ordering::AcqRel)).is_free()
     }
 
     /// Whether no hold is out, with everything that former holders did visible. Stays so only for a
@@ -302,7 +311,7 @@ impl Gate {
         }
         // SAFETY: GATE-1: the count that was just added is the hold that is given back. The
         // gate is borrowed, so it is not orphaned and nobody has to free.
-        let _ = unsafe { self.release(holder) };
+        let _ = unsafe { Self::release(self, holder) };
         None
     }
 
@@ -384,7 +393,7 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
         // nobody has to free.
-        let _ = unsafe { self.gate.release(self.holder) };
+        let _ = unsafe { Gate::release(self.gate, self.holder) };
     }
 }
 

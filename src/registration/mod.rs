@@ -1,7 +1,91 @@
-//! What a region is registered as.
+//! What a region is registered as: the memory, the NIC's registration over it, and its state as a
+//! snapshot that readers load without ever waiting (rules R7, R8, R14).
+//!
+//! One [`Registration`] is shared by all regions that were split from one; the last of them ends it.
 
 mod access;
+mod inner;
+mod memory;
 mod registrar;
 
+use std::io;
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+
 pub use access::Access;
+pub use inner::{InnerCell, LocalMrInner};
+pub use memory::{Mapping, Memory, Pages, StableMemory};
 pub use registrar::{Deregister, Registered, Registrar};
+
+use crate::error::{Error, Result};
+use crate::leaks;
+
+/// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
+/// refuses, the memory is leaked and counted, because the NIC may still touch it.
+pub(crate) struct Registration {
+    inner: InnerCell,
+    memory: ManuallyDrop<Memory>,
+    /// Dropped after the registration has ended: a protection domain outlives its regions.
+    _registrar: Arc<dyn Registrar>,
+}
+
+impl Registration {
+    /// Registers `memory`; hands it back with the reason if that fails.
+    pub(crate) fn new(
+        registrar: Arc<dyn Registrar>,
+        memory: Memory,
+        access: Access,
+    ) -> Result<Self, (Memory, Error)> {
+        if let Err(error) = access.validate() {
+            return Err((memory, error));
+        }
+        let (addr, length) = (memory.addr(), memory.length());
+        // SAFETY: REG-4: `memory` is stable (MEM-1) and writable (MEM-4), and it is kept here until
+        // the handle has deregistered: by `end`, or leaked for good.
+        match unsafe { registrar.register(addr, length, access) } {
+            Ok(registered) => Ok(Registration {
+                inner: InnerCell::new(addr, length, access, registered),
+                memory: ManuallyDrop::new(memory),
+                _registrar: registrar,
+            }),
+            Err(error) => Err((memory, Error::Register(error))),
+        }
+    }
+
+    /// The state, as a snapshot.
+    pub(crate) fn inner(&self) -> &InnerCell {
+        &self.inner
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Deregisters and gives the memory back; if the provider refuses, the registration is in
+    /// force as before.
+    pub(crate) fn end(mut self) -> Result<Memory, (Self, io::Error)> {
+        match self.inner.deregister() {
+            Ok(()) => {
+                let mut ended = ManuallyDrop::new(self);
+                // SAFETY: REGN-1: `ended` is not used, nor dropped, after its fields were taken.
+                unsafe {
+                    let memory = ManuallyDrop::take(&mut ended.memory);
+                    std::ptr::drop_in_place(&raw mut ended.inner);
+                    std::ptr::drop_in_place(&raw mut ended._registrar);
+                    Ok(memory)
+                }
+            }
+            Err(error) => Err((self, error)),
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        match self.inner.deregister() {
+            // SAFETY: REGN-1: the field is not used after this; DEREG-1: nor by the NIC.
+            Ok(()) => unsafe { ManuallyDrop::drop(&mut self.memory) },
+            Err(_) => leaks::registration(self.memory.length()),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The owned region.
+
+use std::fmt;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use super::access::sealed::Sealed;
+use super::options::{MrOptions, RegisterError};
+use super::region::{Part, RegionRef};
+use super::slice::{LocalMrSlice, LocalMrSliceMut};
+use crate::error::{Error, Result};
+use crate::gate::Snapshot;
+use crate::registration::{Memory, Registrar, StableMemory};
+
+/// Registered memory of this side, owned: bytes that the CPU reads and writes through guards, and
+/// the NIC through operations that hold the region.
+///
+/// `&LocalMr` is enough to read and to begin operations, from any number of threads; writing takes
+/// `&mut LocalMr`. Dropping it is never late: operations in flight keep the memory registered until
+/// the last of them is over.
+///
+/// ```
+/// use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, backend::soft::Nic};
+///
+/// let nic = Nic::new();
+/// let mut mr = LocalMr::alloc(&nic.alloc_pd(), 4096)?;
+/// mr.as_mut_slice().fill(1);
+/// assert!(mr.as_slice().iter().all(|byte| *byte == 1));
+/// # Ok::<(), rdma_mr::Error>(())
+/// ```
+pub struct LocalMr {
+    pub(super) region: RegionRef,
+}
+
+impl LocalMr {
+    pub(super) fn new(region: RegionRef) -> Self {
+        LocalMr { region }
+    }
+
+    /// Maps `length` zeroed bytes and registers them with LOCAL_WRITE. See [`MrOptions::alloc`].
+    ///
+    /// # Errors
+    /// Those of [`MrOptions::alloc`].
+    pub fn alloc<R: Registrar>(registrar: &Arc<R>, length: usize) -> Result<Self> {
+        MrOptions::new().alloc(registrar, length)
+    }
+
+    /// Registers `memory` with LOCAL_WRITE. See [`MrOptions::register`].
+    ///
+    /// # Errors
+    /// Those of [`MrOptions::register`], with the memory given back.
+    pub fn register<R: Registrar, T: StableMemory>(
+        registrar: &Arc<R>,
+        memory: T,
+    ) -> Result<Self, RegisterError<T>> {
+        MrOptions::new().register(registrar, memory)
+    }
+
+    /// The bytes in `range`, to read. Shares this region's gate: what holds one holds the other.
+    ///
+    /// # Errors
+    /// [`Error::RangeOutside`], [`Error::EmptyRange`].
+    pub fn get(&self, range: impl RangeBounds<usize>) -> Result<LocalMrSlice<'_>> {
+        self.part().slice(range).map(LocalMrSlice::new)
+    }
+
+    /// The bytes in `range`, to read and write. Shares this region's gate.
+    ///
+    /// # Errors
+    /// [`Error::RangeOutside`], [`Error::EmptyRange`].
+    pub fn get_mut(&mut self, range: impl RangeBounds<usize>) -> Result<LocalMrSliceMut<'_>> {
+        self.part().slice(range).map(LocalMrSliceMut::new)
+    }
+
+    /// Who holds the region, at this moment. One load.
+    #[must_use]
+    pub fn state(&self) -> Snapshot {
+        self.part().gate().state()
+    }
+
+    /// How many acquisitions found the region held and had to wait. One load.
+    #[must_use]
+    pub fn waits(&self) -> u64 {
+        self.part().gate().waits()
+    }
+
+    /// Refuses operations from now on: who begins one gets [`Error::Closed`], also who already
+    /// waits for it. Those in flight go on, and the CPU reads and writes as before. One RMW.
+    pub fn shutdown(&self) {
+        self.part().gate().close();
+    }
+
+    /// Deregisters (`ibv_dereg_mr`) and gives the memory back. Blocks in the kernel, waits for
+    /// nobody: operations in flight are an error.
+    ///
+    /// # Errors
+    /// The region, as it was, with [`Error::Held`] if an operation is in flight,
+    /// [`Error::PartsAlive`] if other regions were split from it, [`Error::Deregister`] with what the
+    /// provider said; as an [`io::Error`].
+    pub fn close(self) -> Result<Memory, (Self, io::Error)> {
+        let region = self.region;
+        let (others, patience) = {
+            if let Err(error) = self.part().must_be_free() {
+                return Err((self, error.into()));
+            }
+            let seen = self.part().region();
+            (Arc::strong_count(&seen.registration) - 1, seen.gate.patience())
+        };
+        if others > 0 {
+            return Err((self, Error::PartsAlive { others }.into()));
+        }
+        let _ = ManuallyDrop::new(self);
+        // SAFETY: REGION-5: the handle was given up just now, and no hold is out: `is_free` saw
+        // none, and holds begin through the handle only.
+        let region = unsafe { region.into_region() };
+        let registration = Arc::try_unwrap(region.registration)
+            .unwrap_or_else(|_| unreachable!("this is the only part, and parts come from parts"));
+        registration.end().map_err(|(registration, error)| {
+            let registration = Arc::new(registration);
+            let again = RegionRef::new(region.addr, region.length, registration, patience);
+            (LocalMr::new(again), Error::Deregister(error).into())
+        })
+    }
+}
+
+impl Sealed for LocalMr {
+    fn part(&self) -> Part<'_> {
+        // SAFETY: REGION-3: the handle is borrowed for the part's lifetime.
+        unsafe { Part::whole(self.region) }
+    }
+}
+
+impl Drop for LocalMr {
+    fn drop(&mut self) {
+        // SAFETY: REGION-7: this is the drop of the handle.
+        unsafe { self.region.orphan() }
+    }
+}
+
+impl fmt::Debug for LocalMr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.part().describe("LocalMr", f)
+    }
+}

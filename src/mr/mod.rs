@@ -1,0 +1,23 @@
+//! What users hold: regions, their slices and parts, guards over their bytes, tokens for peers.
+
+mod access;
+mod forms;
+mod guard;
+mod local;
+mod options;
+mod region;
+mod slice;
+mod split;
+mod token;
+
+pub use access::{LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
+pub use forms::GuardFuture;
+pub use guard::{
+    MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrReadGuard, MrWriteGuard, WriteInnerGuard,
+};
+pub use local::LocalMr;
+pub use options::{MrOptions, RegisterError};
+pub(crate) use region::RegionRef;
+pub use slice::{LocalMrSlice, LocalMrSliceMut};
+pub use split::Chunks;
+pub use token::MrToken;

@@ -1,0 +1,231 @@
+//! A region in memory: its gate, its bytes, its registration. Found by pointer from the handle, from
+//! guards and slices (which borrow the handle) and from holds (which don't).
+
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use crate::error::{Error, Result};
+use crate::gate::{Gate, Holder, Patience};
+use crate::registration::Registration;
+
+pub(crate) struct Region {
+    pub(crate) gate: Gate,
+    pub(crate) addr: NonNull<u8>,
+    pub(crate) length: usize,
+    pub(crate) registration: Arc<Registration>,
+}
+
+/// The address of a region. It lives until its handle is gone and its last hold is released:
+/// whoever sees both, as told by the gate, frees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RegionRef(NonNull<CachePadded<Region>>);
+
+// SAFETY: REGION-1: a pointer to a region whose parts are Send and Sync (the gate's atomics, the
+// registration) or plain addresses of bytes that the gate guards.
+unsafe impl Send for Region {}
+// SAFETY: REGION-1: as above.
+unsafe impl Sync for Region {}
+// SAFETY: REGION-1: as above.
+unsafe impl Send for RegionRef {}
+// SAFETY: REGION-1: as above.
+unsafe impl Sync for RegionRef {}
+
+impl RegionRef {
+    /// How low the address's bits are zero: a hold keeps its kind there.
+    pub(crate) const ALIGN: usize = align_of::<CachePadded<Region>>();
+
+    pub(crate) fn new(
+        addr: NonNull<u8>,
+        length: usize,
+        registration: Arc<Registration>,
+        patience: Patience,
+    ) -> Self {
+        let region = Box::new(CachePadded::new(Region {
+            gate: Gate::with_patience(patience),
+            addr,
+            length,
+            registration,
+        }));
+        RegionRef(NonNull::from(Box::leak(region)))
+    }
+
+    pub(crate) fn to_bits(self) -> usize {
+        self.0.as_ptr().expose_provenance()
+    }
+
+    /// # Safety
+    /// - **REGION-2**: `bits` came from [`to_bits`](Self::to_bits) of a region that lives.
+    pub(crate) unsafe fn from_bits(bits: usize) -> Self {
+        let pointer = std::ptr::with_exposed_provenance_mut(bits);
+        // SAFETY: REGION-2: it was the address of a region, which is not null.
+        RegionRef(unsafe { NonNull::new_unchecked(pointer) })
+    }
+
+    /// # Safety
+    /// - **REGION-3**: the region lives for `'a`: its handle is borrowed that long, or the caller
+    ///   owns a hold that long; and nobody changes it through [`get_mut`](Self::get_mut).
+    pub(crate) unsafe fn get<'a>(self) -> &'a Region {
+        // SAFETY: REGION-3.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// # Safety
+    /// - **REGION-4**: the caller borrows the handle mutably for `'a` and has seen that the gate is
+    ///   free: nobody else has a way to the region.
+    pub(crate) unsafe fn get_mut<'a>(mut self) -> &'a mut Region {
+        // SAFETY: REGION-4.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// Takes the region out of its place.
+    ///
+    /// # Safety
+    /// - **REGION-5**: the handle is gone, or given up by this call, and no hold is out; this is
+    ///   done once.
+    pub(crate) unsafe fn into_region(self) -> Region {
+        // SAFETY: REGION-5: the pointer came from a box, and nobody uses it any more.
+        let region = unsafe { Box::from_raw(self.0.as_ptr()) };
+        CachePadded::into_inner(*region)
+    }
+
+    /// Gives back a hold that does not borrow the handle, and frees if it was the last one.
+    ///
+    /// # Safety
+    /// - **REGION-6**: the caller owns a hold of that kind; it is given back by this call.
+    pub(crate) unsafe fn release(self, holder: Holder) {
+        // SAFETY: REGION-3 by REGION-6, until the gate's RMW, after which the pointer is not used.
+        let gate: *const Gate = &unsafe { self.get() }.gate;
+        // SAFETY: GATE-1 by REGION-6.
+        let last = unsafe { Gate::release(gate, holder) };
+        if last {
+            // SAFETY: REGION-5: the gate says so, to one caller only.
+            drop(unsafe { self.into_region() });
+        }
+    }
+
+    /// The handle is gone: frees now or leaves it to the last hold.
+    ///
+    /// # Safety
+    /// - **REGION-7**: called once, by the handle as it is dropped.
+    pub(crate) unsafe fn orphan(self) {
+        // SAFETY: REGION-3 by REGION-7, until the gate's RMW, after which the pointer is not used.
+        let gate: *const Gate = &unsafe { self.get() }.gate;
+        // SAFETY: GATE-2 by REGION-7: the handle is the only way in.
+        let free = unsafe { Gate::orphan(gate) };
+        if free {
+            // SAFETY: REGION-5: the gate says so, to one caller only.
+            drop(unsafe { self.into_region() });
+        }
+    }
+}
+
+/// Some bytes of a region whose handle is borrowed for `'a`: what guards and slices are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    pub(crate) region: RegionRef,
+    pub(crate) addr: NonNull<u8>,
+    pub(crate) length: usize,
+    pub(crate) handle: PhantomData<&'a ()>,
+}
+
+// SAFETY: REGION-1: an address in a region; its bytes are reached only through the gate.
+unsafe impl Send for Part<'_> {}
+// SAFETY: REGION-1: as above.
+unsafe impl Sync for Part<'_> {}
+
+impl<'a> Part<'a> {
+    /// # Safety
+    /// - **REGION-3** for `'a`.
+    pub(crate) unsafe fn whole(region: RegionRef) -> Self {
+        // SAFETY: REGION-3, as required of the caller.
+        let seen: &'a Region = unsafe { region.get() };
+        Part {
+            region,
+            addr: seen.addr,
+            length: seen.length,
+            handle: PhantomData,
+        }
+    }
+
+    pub(crate) fn region(self) -> &'a Region {
+        // SAFETY: REGION-3: a part borrows the handle for `'a`.
+        unsafe { self.region.get() }
+    }
+
+    pub(crate) fn gate(self) -> &'a Gate {
+        &self.region().gate
+    }
+
+    /// Refuses if a hold is out. Nobody comes in after it only if the caller owns the handle or
+    /// borrows it mutably.
+    pub(crate) fn must_be_free(self) -> Result<()> {
+        let gate = self.gate();
+        if gate.is_free() {
+            return Ok(());
+        }
+        Err(Error::Held {
+            state: gate.state(),
+        })
+    }
+
+    /// The bytes in `range` of these.
+    pub(crate) fn slice(self, range: impl RangeBounds<usize>) -> Result<Self> {
+        let (start, length) = resolve(range, self.length)?;
+        Ok(Part {
+            // SAFETY: PART-1: `start` lies within the part, which lies within one allocation.
+            addr: unsafe { self.addr.add(start) },
+            length,
+            ..self
+        })
+    }
+}
+
+/// Start and length of `range` in something of `length` bytes: at least one byte, all inside.
+pub(crate) fn resolve(range: impl RangeBounds<usize>, length: usize) -> Result<(usize, usize)> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => length,
+    };
+    if end > length || start > length {
+        return Err(Error::RangeOutside { start, end, length });
+    }
+    if start >= end {
+        return Err(Error::EmptyRange { start });
+    }
+    Ok((start, end - start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_resolved_or_refused_with_their_numbers() {
+        assert_eq!(resolve(.., 8).unwrap(), (0, 8));
+        assert_eq!(resolve(2..=7, 8).unwrap(), (2, 6));
+        assert_eq!(resolve((Bound::Excluded(2), Bound::Unbounded), 8).unwrap(), (3, 5));
+        let outside = |range: (Bound<usize>, Bound<usize>)| {
+            matches!(resolve(range, 8), Err(Error::RangeOutside { length: 8, .. }))
+        };
+        assert!(outside((Bound::Included(0), Bound::Excluded(9))));
+        assert!(outside((Bound::Included(0), Bound::Included(usize::MAX))));
+        assert!(outside((Bound::Excluded(usize::MAX), Bound::Unbounded)));
+        assert!(outside((Bound::Included(9), Bound::Unbounded)));
+        for empty in [3..3, 8..8] {
+            assert!(matches!(resolve(empty, 8), Err(Error::EmptyRange { .. })));
+        }
+        #[allow(clippy::reversed_empty_ranges, reason = "what a caller may pass")]
+        let backwards = 5..3;
+        assert!(matches!(resolve(backwards, 8), Err(Error::EmptyRange { start: 5 })));
+    }
+}

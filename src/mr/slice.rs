@@ -1,0 +1,110 @@
+//! Borrowed bytes of a region, which share its gate.
+
+use std::fmt;
+use std::ops::RangeBounds;
+
+use super::access::sealed::Sealed;
+use super::region::Part;
+use crate::error::Result;
+
+/// Some bytes of a [`LocalMr`](crate::LocalMr), to read. Shares the region's gate.
+///
+/// ```
+/// use rdma_mr::{LocalMr, LocalMrReadAccess, MrAccess, backend::soft::Nic};
+///
+/// let pd = Nic::new().alloc_pd();
+/// let mr = LocalMr::register(&pd, (0..100).collect::<Vec<u8>>())?;
+/// let slice = mr.get(10..20)?.get(..3)?;
+/// assert_eq!(*slice.as_slice(), [10, 11, 12]);
+/// assert_eq!(slice.addr(), mr.addr() + 10);
+/// # Ok::<(), rdma_mr::Error>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct LocalMrSlice<'a>(Part<'a>);
+
+impl<'a> LocalMrSlice<'a> {
+    pub(super) fn new(part: Part<'a>) -> Self {
+        LocalMrSlice(part)
+    }
+
+    /// The bytes in `range` of these.
+    ///
+    /// # Errors
+    /// [`Error::RangeOutside`](crate::Error::RangeOutside),
+    /// [`Error::EmptyRange`](crate::Error::EmptyRange).
+    pub fn get(&self, range: impl RangeBounds<usize>) -> Result<LocalMrSlice<'a>> {
+        self.0.slice(range).map(LocalMrSlice::new)
+    }
+}
+
+/// Some bytes of a [`LocalMr`](crate::LocalMr), to read and write. Shares the region's gate.
+///
+/// ```
+/// use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, backend::soft::Nic};
+///
+/// let mut mr = LocalMr::alloc(&Nic::new().alloc_pd(), 8)?;
+/// mr.get_mut(2..4)?.as_mut_slice().fill(9);
+/// assert_eq!(*mr.as_slice(), [0, 0, 9, 9, 0, 0, 0, 0]);
+/// # Ok::<(), rdma_mr::Error>(())
+/// ```
+pub struct LocalMrSliceMut<'a>(Part<'a>);
+
+impl<'a> LocalMrSliceMut<'a> {
+    pub(super) fn new(part: Part<'a>) -> Self {
+        LocalMrSliceMut(part)
+    }
+
+    /// The bytes in `range` of these, to read.
+    ///
+    /// # Errors
+    /// [`Error::RangeOutside`](crate::Error::RangeOutside),
+    /// [`Error::EmptyRange`](crate::Error::EmptyRange).
+    pub fn get(&self, range: impl RangeBounds<usize>) -> Result<LocalMrSlice<'_>> {
+        self.0.slice(range).map(LocalMrSlice::new)
+    }
+
+    /// The bytes in `range` of these, to read and write.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_mut(&mut self, range: impl RangeBounds<usize>) -> Result<LocalMrSliceMut<'_>> {
+        self.0.slice(range).map(LocalMrSliceMut::new)
+    }
+}
+
+impl Sealed for LocalMrSlice<'_> {
+    fn part(&self) -> Part<'_> {
+        self.0
+    }
+}
+
+impl Sealed for LocalMrSliceMut<'_> {
+    fn part(&self) -> Part<'_> {
+        self.0
+    }
+}
+
+impl Part<'_> {
+    pub(super) fn describe(self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (lkey, rkey) = self.region().registration.inner().keys();
+        f.debug_struct(name)
+            .field("addr", &self.addr)
+            .field("length", &self.length)
+            .field("lkey", &format_args!("{lkey:#x}"))
+            .field("rkey", &format_args!("{rkey:#x}"))
+            .field("state", &format_args!("{}", self.gate().state()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for LocalMrSlice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe("LocalMrSlice", f)
+    }
+}
+
+impl fmt::Debug for LocalMrSliceMut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe("LocalMrSliceMut", f)
+    }
+}
