@@ -144,6 +144,12 @@ pub enum Error {
         /// What does not fit.
         reason: &'static str,
     },
+    /// A completion whose `wr_id` belongs to nothing that is outstanding here. Nothing was released.
+    #[error("a completion with wr_id {wr_id:#x} belongs to nothing outstanding on this queue pair")]
+    UnknownCompletion {
+        /// The number that it carried.
+        wr_id: u64,
+    },
     /// The queue pair is in a state in which the call is not possible.
     #[error("the queue pair is in state {state}: {needed}")]
     QueuePairState {
@@ -197,7 +203,9 @@ impl From<Error> for io::Error {
             Error::RemoteWriteNeedsUnsafe { .. }
             | Error::ReadOnlyMemory
             | Error::MissingRight { .. } => Kind::PermissionDenied,
-            Error::UnknownDevice { .. } | Error::NoDevice => Kind::NotFound,
+            Error::UnknownDevice { .. } | Error::NoDevice | Error::UnknownCompletion { .. } => {
+                Kind::NotFound
+            },
             Error::Closed | Error::QueuePairState { .. } => Kind::NotConnected,
             Error::Memory { source, .. }
             | Error::Register(source)

@@ -307,6 +307,8 @@ impl Default for QpCaps {
 /// - **QP-2**: after `Err` from a post the NIC does not touch them at all.
 /// - **QP-3**: every work request with [`SendFlags::SIGNALED`], every receive, and every one that
 ///   fails gets at most one completion, which carries its `wr_id`.
+/// - **QP-5**: completions of one send queue come in the order of the posts, and so do those of one
+///   receive queue: a completion says that what was posted before it to the same queue is over.
 /// - **QP-4**: after [`destroy`](Self::destroy) returned `Ok`, the NIC carries out none of its work
 ///   requests any more.
 pub unsafe trait QueuePair: Sized {
@@ -320,6 +322,8 @@ pub unsafe trait QueuePair: Sized {
     /// - **POST-1**: the bytes that `wr.sge` names stay allocated until the work request is over
     ///   (QP-1); during that time nobody writes them, nor reads them if the operation
     ///   [writes locally](SendOp::writes_locally).
+    /// - **POST-3**: if the queue pair is handed to an [`Endpoint`](crate::op::Endpoint) later, the
+    ///   work request is over by then, and its completion polled.
     unsafe fn post_send(&self, wr: &SendWr<'_>) -> Result<()>;
 
     /// Posts to the receive queue (`ibv_post_recv`). Does not wait.
@@ -329,7 +333,7 @@ pub unsafe trait QueuePair: Sized {
     ///
     /// # Safety
     /// - **POST-2**: the bytes that `wr.sge` names stay allocated, and nobody reads or writes them,
-    ///   until the work request is over (QP-1).
+    ///   until the work request is over (QP-1); **POST-3** as for `post_send`.
     unsafe fn post_recv(&self, wr: &RecvWr<'_>) -> Result<()>;
 
     /// What the queue pair takes.
@@ -360,4 +364,11 @@ pub unsafe trait CompletionQueue {
     /// The provider's; a queue that was overrun is one (rule R15). Nothing is known to be over then
     /// (rule R11).
     fn poll(&self, out: &mut [WorkCompletion]) -> Result<usize>;
+}
+
+// SAFETY: CQ-1, CQ-2: it is the same queue.
+unsafe impl<C: CompletionQueue + ?Sized> CompletionQueue for std::sync::Arc<C> {
+    fn poll(&self, out: &mut [WorkCompletion]) -> Result<usize> {
+        C::poll(self, out)
+    }
 }

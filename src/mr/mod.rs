@@ -17,7 +17,7 @@ pub use guard::{
 };
 pub use local::LocalMr;
 pub use options::{MrOptions, RegisterError};
-pub(crate) use region::RegionRef;
+pub(crate) use region::{Part, RegionRef};
 pub use slice::{LocalMrSlice, LocalMrSliceMut};
 pub use split::Chunks;
 pub use token::MrToken;

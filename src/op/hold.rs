@@ -1,0 +1,307 @@
+//! The hold of an operation: `'static`, counted in the region's word, released by the completion.
+
+use std::fmt;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::gate::{Acquire, Holder};
+use crate::mr::{LocalMrReadAccess, Part, RegionRef};
+use crate::registration::Access;
+use crate::work::Sge;
+
+/// A region, or some of its bytes, held for an operation of the NIC (rules R9, R13).
+///
+/// It does not borrow the region: it keeps the memory registered, even when the region's handle is
+/// dropped meanwhile. Beginning and ending cost one RMW each, on the region's line; no allocation.
+///
+/// Dropping it gives the region back: that is right before the work request is posted (roll back)
+/// and after its completion was polled, and wrong in between. Whoever posts a work request
+/// over its bytes says so in an `unsafe` block ([`POST-1`](crate::work::QueuePair::post_send));
+/// [`Endpoint`](super::Endpoint) does that for you. Forgetting it keeps the region held for ever,
+/// and does no other harm.
+///
+/// ```
+/// use rdma_mr::op::Begin;
+/// use rdma_mr::{LocalMr, LocalMrReadAccess, MrAccess, backend::soft::Nic};
+///
+/// let mr = LocalMr::alloc(&Nic::new().alloc_pd(), 4096)?;
+/// let hold = mr.get(..512)?.begin_write()?;
+/// assert_eq!((hold.sge().addr, hold.sge().length), (mr.addr() as u64, 512));
+/// assert!(mr.try_as_slice().is_none()); // the NIC may write
+/// drop(hold);
+/// assert!(mr.try_as_slice().is_some());
+/// # Ok::<(), rdma_mr::Error>(())
+/// ```
+#[must_use = "a hold that is dropped at once holds nothing"]
+pub struct Hold {
+    region: RegionRef,
+    holder: Holder,
+    sge: Sge,
+}
+
+/// The bits of a `wr_id` that say what kind of hold it is; a region's address leaves them zero.
+const WRITE_BIT: usize = 1;
+const _: () = assert!(RegionRef::ALIGN > WRITE_BIT);
+
+impl Hold {
+    /// # Safety
+    /// - **HOLD-1**: the caller has entered the part's gate as `holder`; the hold takes that over.
+    unsafe fn new(part: Part<'_>, holder: Holder) -> Self {
+        let (lkey, _) = part.region().registration.inner().keys();
+        Hold {
+            region: part.region,
+            holder,
+            sge: Sge {
+                addr: part.addr.as_ptr() as u64,
+                length: length_of_sge(part).unwrap_or(u32::MAX),
+                lkey,
+            },
+        }
+    }
+
+    /// The bytes as a scatter/gather element, with the local key in force when the hold began.
+    #[must_use]
+    pub fn sge(&self) -> Sge {
+        self.sge
+    }
+
+    /// [`Holder::NicRead`] or [`Holder::NicWrite`].
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// The hold as a number to post as `wr_id`: nothing else is needed to release it. Free of cost.
+    /// Until [`from_wr_id`](Self::from_wr_id) the region stays held.
+    #[must_use = "only this number releases the hold"]
+    pub fn into_wr_id(self) -> u64 {
+        let hold = ManuallyDrop::new(self);
+        let kind = match hold.holder {
+            Holder::NicWrite => WRITE_BIT,
+            _ => 0,
+        };
+        (hold.region.to_bits() | kind) as u64
+    }
+
+    /// The hold that was made this number. Its [`sge`](Self::sge) is that of the whole region.
+    ///
+    /// # Safety
+    /// - **WRID-1**: `wr_id` came from [`into_wr_id`](Self::into_wr_id) in this process.
+    /// - **WRID-2**: it is turned back once: not for a second completion of the same work request.
+    /// - **WRID-3**: the work request is over (rule R11): its completion, or a later one of the same
+    ///   send queue, was polled, the post failed, or the queue pair was destroyed.
+    pub unsafe fn from_wr_id(wr_id: u64) -> Self {
+        let bits = wr_id as usize;
+        // SAFETY: REGION-2 by WRID-1; the region lives because its hold is out, by WRID-2.
+        let region = unsafe { RegionRef::from_bits(bits & !WRITE_BIT) };
+        let holder = if bits & WRITE_BIT == 0 {
+            Holder::NicRead
+        } else {
+            Holder::NicWrite
+        };
+        // SAFETY: REGION-3: the hold that is made here keeps it alive. HOLD-1 by WRID-1, WRID-2.
+        unsafe { Hold::new(Part::whole(region), holder) }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // SAFETY: REGION-6 by HOLD-1: this is the hold.
+        unsafe { self.region.release(self.holder) }
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold")
+            .field("holder", &self.holder)
+            .field("sge", &self.sge)
+            .finish()
+    }
+}
+
+fn length_of_sge(part: Part<'_>) -> Result<u32> {
+    u32::try_from(part.length).map_err(|_| Error::InvalidWorkRequest {
+        reason: "a scatter/gather element is shorter than 4 GiB: hold a slice of the region",
+    })
+}
+
+fn checked<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
+    if holder == Holder::NicWrite {
+        mr.access().require(Access::LOCAL_WRITE)?;
+    }
+    length_of_sge(mr.part())?;
+    Ok(mr.part())
+}
+
+/// Beginning an operation of the NIC on a region, a slice or a part: in the forms of R18.
+///
+/// `begin_read`: the NIC will read the bytes (SEND, the source of a WRITE); any number at a time,
+/// beside readers. `begin_write`: the NIC will write them (RECV, READ, the result of an atomic); one
+/// at a time, and nobody beside it.
+///
+/// All of them fail with [`Error::Closed`] after [`shutdown`](crate::LocalMr::shutdown), with
+/// [`Error::MissingRight`] if the NIC shall write and the region lacks LOCAL_WRITE, and with
+/// [`Error::InvalidWorkRequest`] over 4 GiB or more. One RMW if nobody is in the way.
+///
+/// # Panics
+/// With 2²⁷ operations that read one region at a time.
+pub trait Begin: LocalMrReadAccess {
+    /// Holds the bytes for an operation that reads them. Blocks the thread while they are written.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_read(&self) -> Result<Hold> {
+        begin(self, Holder::NicRead, None)
+    }
+
+    /// As [`begin_read`](Self::begin_read). Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Held`] with who has them, and see the trait.
+    fn try_begin_read(&self) -> Result<Hold> {
+        try_begin(self, Holder::NicRead)
+    }
+
+    /// As [`begin_read`](Self::begin_read), at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] with who has them, and see the trait.
+    fn begin_read_until(&self, deadline: Instant) -> Result<Hold> {
+        begin(self, Holder::NicRead, Some(deadline))
+    }
+
+    /// As [`begin_read`](Self::begin_read), calling `progress` over and over while they are written.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_read_with(&self, progress: impl FnMut()) -> Result<Hold>
+    where
+        Self: Sized,
+    {
+        begin_with(self, Holder::NicRead, progress)
+    }
+
+    /// As [`begin_read`](Self::begin_read), as a future. Needs no runtime.
+    fn begin_read_async(&self) -> HoldFuture<'_> {
+        HoldFuture::new(self, Holder::NicRead)
+    }
+
+    /// Holds the bytes for an operation that writes them. Blocks the thread while anybody has them.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_write(&self) -> Result<Hold> {
+        begin(self, Holder::NicWrite, None)
+    }
+
+    /// As [`begin_write`](Self::begin_write). Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Held`] with who has them, and see the trait.
+    fn try_begin_write(&self) -> Result<Hold> {
+        try_begin(self, Holder::NicWrite)
+    }
+
+    /// As [`begin_write`](Self::begin_write), at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] with who has them, and see the trait.
+    fn begin_write_until(&self, deadline: Instant) -> Result<Hold> {
+        begin(self, Holder::NicWrite, Some(deadline))
+    }
+
+    /// As [`begin_write`](Self::begin_write), calling `progress` over and over while anybody has
+    /// them.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_write_with(&self, progress: impl FnMut()) -> Result<Hold>
+    where
+        Self: Sized,
+    {
+        begin_with(self, Holder::NicWrite, progress)
+    }
+
+    /// As [`begin_write`](Self::begin_write), as a future. Needs no runtime.
+    fn begin_write_async(&self) -> HoldFuture<'_> {
+        HoldFuture::new(self, Holder::NicWrite)
+    }
+}
+
+impl<T: LocalMrReadAccess + ?Sized> Begin for T {}
+
+fn try_begin<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
+    let part = checked(mr, holder)?;
+    if !part.gate().try_enter(holder) {
+        return Err(part.gate().refusal(holder));
+    }
+    // SAFETY: HOLD-1: entered just now.
+    Ok(unsafe { Hold::new(part, holder) })
+}
+
+fn begin<T: LocalMrReadAccess + ?Sized>(
+    mr: &T,
+    holder: Holder,
+    deadline: Option<Instant>,
+) -> Result<Hold> {
+    let part = checked(mr, holder)?;
+    part.gate().enter(holder, deadline)?;
+    // SAFETY: HOLD-1: entered just now.
+    Ok(unsafe { Hold::new(part, holder) })
+}
+
+fn begin_with<T: LocalMrReadAccess + ?Sized>(
+    mr: &T,
+    holder: Holder,
+    progress: impl FnMut(),
+) -> Result<Hold> {
+    let part = checked(mr, holder)?;
+    part.gate().enter_with(holder, progress)?;
+    // SAFETY: HOLD-1: entered just now.
+    Ok(unsafe { Hold::new(part, holder) })
+}
+
+/// The future of [`begin_read_async`](Begin::begin_read_async) and
+/// [`begin_write_async`](Begin::begin_write_async). Dropping or forgetting it abandons the wish and
+/// nothing else.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct HoldFuture<'a> {
+    acquire: Acquire<'a>,
+    part: Part<'a>,
+    refused: Option<Error>,
+    holder: Holder,
+}
+
+impl<'a> HoldFuture<'a> {
+    fn new<T: LocalMrReadAccess + ?Sized>(mr: &'a T, holder: Holder) -> Self {
+        let part = mr.part();
+        HoldFuture {
+            acquire: part.gate().acquire_async(holder),
+            part,
+            refused: checked(mr, holder).err(),
+            holder,
+        }
+    }
+}
+
+impl Future for HoldFuture<'_> {
+    type Output = Result<Hold>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(Err(error));
+        }
+        let (part, holder) = (self.part, self.holder);
+        self.acquire.poll_enter(cx).map(|entered| {
+            entered?;
+            // SAFETY: HOLD-1: entered just now.
+            Ok(unsafe { Hold::new(part, holder) })
+        })
+    }
+}
