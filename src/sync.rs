@@ -51,7 +51,7 @@ mod table {
 
     /// One list for all: in a model every gate shares it.
     pub(crate) fn waiters(_address: usize) -> &'static Event {
-        EVENT.get()
+        &EVENT
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn spin_loop() {
     loom::thread::yield_now();
 }
 
-/// A bounded time. A model knows no time: there it ends after one look.
+/// A bounded time. A model knows no time: there it ends after one look, or at once if it is zero.
 pub(crate) struct Timer {
     #[cfg(not(loom))]
     end: Instant,
@@ -90,8 +90,10 @@ impl Timer {
 
 #[cfg(loom)]
 impl Timer {
-    pub(crate) fn after(_limit: Duration) -> Self {
-        Timer { looked: false }
+    pub(crate) fn after(limit: Duration) -> Self {
+        Timer {
+            looked: limit.is_zero(),
+        }
     }
 
     pub(crate) fn expired(&mut self) -> bool {

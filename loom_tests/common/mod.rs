@@ -1,0 +1,91 @@
+//! What the models share: how they are explored, the bytes, a registrar that counts.
+#![allow(dead_code, reason = "each model uses some of it")]
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use loom::cell::UnsafeCell;
+use rdma_mr::Access;
+use rdma_mr::registration::{Deregister, Registered, Registrar as IsRegistrar};
+
+/// Explores `model` up to a bound of preemptions, and fails if that explored fewer executions than
+/// `least`: a model that explores nothing shows nothing.
+///
+/// `LOOM_MAX_PREEMPTIONS` overrides the bound.
+pub fn explore(name: &str, bound: usize, least: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(bound);
+    let bound = builder.preemption_bound;
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&executions);
+    builder.check(move || {
+        counter.fetch_add(1, Relaxed);
+        model();
+    });
+    let executions = executions.load(Relaxed);
+    println!("{name}: {executions} executions at bound {bound:?}");
+    assert!(executions >= least, "{executions} executions, expected at least {least}");
+}
+
+/// The bytes of a region: loom reports any two accesses that race.
+pub struct Bytes(UnsafeCell<u64>);
+
+// SAFETY: accesses are meant to be ordered by a gate; loom fails the model where they are not.
+unsafe impl Sync for Bytes {}
+
+impl Bytes {
+    pub fn new() -> Self {
+        Bytes(UnsafeCell::new(0))
+    }
+
+    pub fn read(&self) -> u64 {
+        // SAFETY: as for Sync above.
+        self.0.with(|bytes| unsafe { *bytes })
+    }
+
+    pub fn write(&self, value: u64) {
+        // SAFETY: as for Sync above.
+        self.0.with_mut(|bytes| unsafe { *bytes = value });
+    }
+
+    pub fn add(&self, value: u64) {
+        // SAFETY: as for Sync above.
+        self.0.with_mut(|bytes| unsafe { *bytes += value });
+    }
+}
+
+/// Registers nothing, and counts how many registrations were ended.
+pub struct Registrar {
+    pub ended: Arc<AtomicUsize>,
+}
+
+impl Registrar {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Registrar {
+            ended: Arc::default(),
+        })
+    }
+}
+
+struct Handle(Arc<AtomicUsize>);
+
+// SAFETY: REG-1 to REG-3: there is no NIC.
+unsafe impl IsRegistrar for Registrar {
+    unsafe fn register(&self, _: NonNull<u8>, _: usize, _: Access) -> io::Result<Registered> {
+        Ok(Registered {
+            lkey: 1,
+            rkey: 2,
+            handle: Box::new(Handle(Arc::clone(&self.ended))),
+        })
+    }
+}
+
+// SAFETY: DEREG-1 to DEREG-3: there is no NIC.
+unsafe impl Deregister for Handle {
+    fn deregister(&mut self) -> io::Result<()> {
+        self.0.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
