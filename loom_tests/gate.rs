@@ -68,32 +68,37 @@ fn a_try_that_succeeds_sees_the_write_whole() {
 /// Two exclusive sides and a reader: none of them ever meets another's half-done work.
 #[test]
 fn exclusive_sides_and_a_reader_exclude_each_other() {
-    explore("exclusive_sides_and_a_reader_exclude_each_other", 2, 500, || {
-        let shared = Arc::new((gate(), Bytes::new()));
-        let sides: Vec<_> = [Holder::CpuWrite, Holder::CpuRead]
-            .into_iter()
-            .map(|holder| {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
-                    let permit = shared.0.acquire(holder).unwrap();
-                    if holder.is_shared() {
-                        shared.1.read();
-                    } else {
-                        shared.1.add(1);
-                    }
-                    drop(permit);
+    explore(
+        "exclusive_sides_and_a_reader_exclude_each_other",
+        2,
+        500,
+        || {
+            let shared = Arc::new((gate(), Bytes::new()));
+            let sides: Vec<_> = [Holder::CpuWrite, Holder::CpuRead]
+                .into_iter()
+                .map(|holder| {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || {
+                        let permit = shared.0.acquire(holder).unwrap();
+                        if holder.is_shared() {
+                            shared.1.read();
+                        } else {
+                            shared.1.add(1);
+                        }
+                        drop(permit);
+                    })
                 })
-            })
-            .collect();
-        let in_flight = shared.0.acquire(Holder::NicWrite).unwrap();
-        shared.1.add(1);
-        drop(in_flight);
-        for side in sides {
-            side.join().unwrap();
-        }
-        let _guard = shared.0.try_acquire(Holder::CpuRead).unwrap();
-        assert_eq!(shared.1.read(), 2);
-    });
+                .collect();
+            let in_flight = shared.0.acquire(Holder::NicWrite).unwrap();
+            shared.1.add(1);
+            drop(in_flight);
+            for side in sides {
+                side.join().unwrap();
+            }
+            let _guard = shared.0.try_acquire(Holder::CpuRead).unwrap();
+            assert_eq!(shared.1.read(), 2);
+        },
+    );
 }
 
 /// What readers read is over before the NIC writes: the releases of shared holders are seen.
@@ -213,28 +218,33 @@ fn an_orphan_is_freed_once_and_after_the_last_hold() {
     use rdma_mr::op::{Begin, Hold};
     use rdma_mr::{LocalMr, LocalMrReadAccess};
 
-    explore("an_orphan_is_freed_once_and_after_the_last_hold", 3, 10, || {
-        let registrar = common::Registrar::new();
-        let mr = LocalMr::register(&registrar, vec![0u8; 8]).unwrap();
-        let holds: Vec<Hold> = (0..2).map(|_| mr.begin_read().unwrap()).collect();
-        let threads: Vec<_> = holds
-            .into_iter()
-            .map(|hold| {
-                let registrar = std::sync::Arc::clone(&registrar);
-                thread::spawn(move || {
-                    assert_eq!(registrar.ended.load(Relaxed), 0);
-                    // The way of a hold through a work request.
-                    let wr_id = hold.into_wr_id();
-                    // SAFETY: WRID-1 to WRID-3: made just above, and no work request was posted.
-                    drop(unsafe { Hold::from_wr_id(wr_id) });
+    explore(
+        "an_orphan_is_freed_once_and_after_the_last_hold",
+        3,
+        10,
+        || {
+            let registrar = common::Registrar::new();
+            let mr = LocalMr::register(&registrar, vec![0u8; 8]).unwrap();
+            let holds: Vec<Hold> = (0..2).map(|_| mr.begin_read().unwrap()).collect();
+            let threads: Vec<_> = holds
+                .into_iter()
+                .map(|hold| {
+                    let registrar = std::sync::Arc::clone(&registrar);
+                    thread::spawn(move || {
+                        assert_eq!(registrar.ended.load(Relaxed), 0);
+                        // The way of a hold through a work request.
+                        let wr_id = hold.into_wr_id();
+                        // SAFETY: WRID-1 to WRID-3: made just above, and no work request was posted.
+                        drop(unsafe { Hold::from_wr_id(wr_id) });
+                    })
                 })
-            })
-            .collect();
-        assert!(mr.is_readable());
-        drop(mr);
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        assert_eq!(registrar.ended.load(Relaxed), 1);
-    });
+                .collect();
+            assert!(mr.is_readable());
+            drop(mr);
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(registrar.ended.load(Relaxed), 1);
+        },
+    );
 }

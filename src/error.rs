@@ -1,5 +1,6 @@
 //! The one error type of the crate (rule R19): every variant says what was wrong and what to do.
 
+use std::fmt;
 use std::io;
 
 use crate::registration::Access;
@@ -88,7 +89,9 @@ pub enum Error {
         state: crate::gate::Snapshot,
     },
     /// Other regions live on the same registration.
-    #[error("{others} other part(s) of the same registration are alive: drop or unsplit them first")]
+    #[error(
+        "{others} other part(s) of the same registration are alive: drop or unsplit them first"
+    )]
     PartsAlive {
         /// How many others there are.
         others: usize,
@@ -205,7 +208,7 @@ impl From<Error> for io::Error {
             | Error::MissingRight { .. } => Kind::PermissionDenied,
             Error::UnknownDevice { .. } | Error::NoDevice | Error::UnknownCompletion { .. } => {
                 Kind::NotFound
-            },
+            }
             Error::Closed | Error::QueuePairState { .. } => Kind::NotConnected,
             Error::Memory { source, .. }
             | Error::Register(source)
@@ -219,3 +222,64 @@ impl From<Error> for io::Error {
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What was handed to a call that refused it, as it was, and why: nothing is lost. `?` turns it into
+/// [`Error`] or [`io::Error`] and drops the value.
+///
+/// ```
+/// use rdma_mr::{Error, LocalMr, backend::soft::Nic};
+///
+/// let pd = Nic::new().alloc_pd();
+/// let rejected = LocalMr::register(&pd, Vec::new()).unwrap_err();
+/// assert!(matches!(rejected.error, Error::ZeroLength));
+/// let mut memory: Vec<u8> = rejected.value;
+/// memory.push(1);
+/// LocalMr::register(&pd, memory)?;
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Rejected<T> {
+    /// What was handed in.
+    pub value: T,
+    /// What was wrong.
+    pub error: Error,
+}
+
+impl<T> Rejected<T> {
+    /// The value rejected because of `error`; for use in `map_err`.
+    pub(crate) fn new(value: T, error: impl Into<Error>) -> Self {
+        Rejected {
+            value,
+            error: error.into(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl<T> fmt::Display for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl<T> std::error::Error for Rejected<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl<T> From<Rejected<T>> for Error {
+    fn from(rejected: Rejected<T>) -> Self {
+        rejected.error
+    }
+}
+
+impl<T> From<Rejected<T>> for io::Error {
+    fn from(rejected: Rejected<T>) -> Self {
+        rejected.error.into()
+    }
+}

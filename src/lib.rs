@@ -11,7 +11,7 @@ pub mod registration;
 mod sync;
 pub mod work;
 
-pub use error::{Error, Result};
+pub use error::{Error, Rejected, Result};
 pub use leaks::{Leaks, leaks};
 pub use mr::*;
 pub use registration::Access;

@@ -26,7 +26,10 @@ pub fn explore(name: &str, bound: usize, least: usize, model: impl Fn() + Send +
     });
     let executions = executions.load(Relaxed);
     println!("{name}: {executions} executions at bound {bound:?}");
-    assert!(executions >= least, "{executions} executions, expected at least {least}");
+    assert!(
+        executions >= least,
+        "{executions} executions, expected at least {least}"
+    );
 }
 
 /// The bytes of a region: loom reports any two accesses that race.

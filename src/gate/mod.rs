@@ -24,8 +24,8 @@ use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 pub use wait::Acquire;
-pub use word::{Holder, Snapshot, Writer};
 use word::{Entry, Word};
+pub use word::{Holder, Snapshot, Writer};
 
 /// How long a waiter tries before it gives the processor away, and how long it lets an exclusive
 /// side go first.
@@ -140,14 +140,14 @@ impl Gate {
     /// With 2²⁷ holds of one shared kind at a time (guards that were forgotten, most likely), before
     /// any harm is done.
     pub fn try_acquire(&self, holder: Holder) -> Result<Permit<'_>> {
-        self.try_permit(holder)
-            .ok_or_else(|| self.refusal(holder))
+        self.try_permit(holder).ok_or_else(|| self.refusal(holder))
     }
 
     /// [`try_acquire`](Self::try_acquire) for those who have no use for the reason.
     #[inline]
     pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
-        self.try_enter(holder).then(|| Permit { gate: self, holder })
+        self.try_enter(holder)
+            .then(|| Permit { gate: self, holder })
     }
 
     /// Lets `holder` in, or waits: spins, then parks the thread.

@@ -231,7 +231,10 @@ fn a_future_that_is_dropped_or_forgotten_abandons_its_wish_and_nothing_else() {
             }
             drop(held);
             for next in ALL {
-                assert!(gate.try_acquire(next).is_ok(), "{forget} {holder:?} {next:?}");
+                assert!(
+                    gate.try_acquire(next).is_ok(),
+                    "{forget} {holder:?} {next:?}"
+                );
                 assert!(gate.acquire(next).is_ok());
             }
         }

@@ -169,7 +169,11 @@ impl Word {
         } else if self.has(Self::EXCL) {
             Entry::Held
         } else if !holder.is_shared() {
-            if self.has_shared_holders() { Entry::Held } else { Entry::Open }
+            if self.has_shared_holders() {
+                Entry::Held
+            } else {
+                Entry::Open
+            }
         } else if self.has(Self::bars_shared(holder)) {
             Entry::Full
         } else if self.has(Self::PENDING) {
@@ -349,7 +353,10 @@ mod tests {
         let sum: u64 = flags.iter().sum();
         assert_eq!(sum, 0x7f);
         assert_eq!(sum | Word::COUNTS, !(1 << 7));
-        assert_eq!(word(Word::READER - Word::NIC_READ).nic_reads(), (1 << 28) - 1);
+        assert_eq!(
+            word(Word::READER - Word::NIC_READ).nic_reads(),
+            (1 << 28) - 1
+        );
         assert_eq!(word(u64::MAX).readers(), (1 << 28) - 1);
     }
 
@@ -358,7 +365,11 @@ mod tests {
         for inside in ALL {
             for wants in ALL {
                 let open = word(inside.unit()).entry(wants) == Entry::Open;
-                assert_eq!(open, inside.is_shared() && wants.is_shared(), "{inside:?} {wants:?}");
+                assert_eq!(
+                    open,
+                    inside.is_shared() && wants.is_shared(),
+                    "{inside:?} {wants:?}"
+                );
             }
         }
         for wants in ALL {
@@ -399,12 +410,21 @@ mod tests {
     #[test]
     fn only_the_last_release_wakes_and_frees() {
         let two = word(2 * Word::READER | Word::WAITING | Word::ORPHANED);
-        let none = Release { wake: false, last: false };
+        let none = Release {
+            wake: false,
+            last: false,
+        };
         assert_eq!(two.after_release(Holder::CpuRead), none);
         let mixed = word(Word::READER | Word::NIC_READ | Word::WAITING | Word::ORPHANED);
         assert_eq!(mixed.after_release(Holder::NicRead), none);
         let last = word(Word::NIC_READ | Word::WAIT_EXCL | Word::ORPHANED);
-        assert_eq!(last.after_release(Holder::NicRead), Release { wake: true, last: true });
+        assert_eq!(
+            last.after_release(Holder::NicRead),
+            Release {
+                wake: true,
+                last: true
+            }
+        );
         assert!(!last.shared_release_is_done());
         let shared_only = word(Word::NIC_READ | Word::WAIT_SHARED);
         assert_eq!(shared_only.after_release(Holder::NicRead), none);

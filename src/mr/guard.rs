@@ -213,7 +213,7 @@ guard! {
     /// use rdma_mr::{LocalMr, LocalMrReadAccess, backend::soft::Nic};
     ///
     /// let pd = Nic::new().alloc_pd();
-    /// let mr = LocalMr::register(&pd, b"hello, NIC".to_vec()).map_err(|e| e.error)?;
+    /// let mr = LocalMr::register(&pd, b"hello, NIC".to_vec())?;
     /// let mut guard = mr.as_slice();
     /// assert_eq!(&guard[..5], b"hello");
     /// let mut first = [0; 7];

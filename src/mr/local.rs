@@ -7,10 +7,10 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use super::access::sealed::Sealed;
-use super::options::{MrOptions, RegisterError};
+use super::options::MrOptions;
 use super::region::{Part, RegionRef};
 use super::slice::{LocalMrSlice, LocalMrSliceMut};
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejected, Result};
 use crate::gate::Snapshot;
 use crate::registration::{Memory, Registrar, StableMemory};
 
@@ -54,7 +54,7 @@ impl LocalMr {
     pub fn register<R: Registrar, T: StableMemory>(
         registrar: &Arc<R>,
         memory: T,
-    ) -> Result<Self, RegisterError<T>> {
+    ) -> Result<Self, Rejected<T>> {
         MrOptions::new().register(registrar, memory)
     }
 
@@ -106,7 +106,10 @@ impl LocalMr {
                 return Err((self, error.into()));
             }
             let seen = self.part().region();
-            (Arc::strong_count(&seen.registration) - 1, seen.gate.patience())
+            (
+                Arc::strong_count(&seen.registration) - 1,
+                seen.gate.patience(),
+            )
         };
         if others > 0 {
             return Err((self, Error::PartsAlive { others }.into()));

@@ -16,7 +16,7 @@ pub use guard::{
     MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrReadGuard, MrWriteGuard, WriteInnerGuard,
 };
 pub use local::LocalMr;
-pub use options::{MrOptions, RegisterError};
+pub use options::MrOptions;
 pub(crate) use region::{Part, RegionRef};
 pub use slice::{LocalMrSlice, LocalMrSliceMut};
 pub use split::Chunks;

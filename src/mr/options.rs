@@ -1,12 +1,10 @@
 //! How a region comes to be: rights, pages, patience, and where the memory comes from.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use super::local::LocalMr;
 use super::region::RegionRef;
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejected, Result};
 use crate::gate::Patience;
 use crate::registration::{Access, Mapping, Memory, Pages, Registrar, Registration, StableMemory};
 
@@ -90,7 +88,7 @@ impl MrOptions {
     /// Registers `memory` (`ibv_reg_mr`). Blocks in the kernel.
     ///
     /// # Errors
-    /// A [`RegisterError`] with the memory in it: [`Error::ZeroLength`], [`Error::TooLong`],
+    /// The memory, as it was, with [`Error::ZeroLength`], [`Error::TooLong`],
     /// [`Error::ReadOnlyMemory`], [`Error::RemoteWithoutLocalWrite`],
     /// [`Error::RemoteWriteNeedsUnsafe`], [`Error::AddressOverflow`], or [`Error::Register`] with
     /// what the provider said.
@@ -98,12 +96,11 @@ impl MrOptions {
         &self,
         registrar: &Arc<R>,
         memory: T,
-    ) -> Result<LocalMr, RegisterError<T>> {
+    ) -> Result<LocalMr, Rejected<T>> {
         if let Err(error) = self.check() {
-            return Err(RegisterError { memory, error });
+            return Err(Rejected::new(memory, error));
         }
-        let memory =
-            Memory::new(memory).map_err(|(memory, error)| RegisterError { memory, error })?;
+        let memory = Memory::new(memory)?;
         let (addr, length) = (memory.addr(), memory.length());
         let registrar: Arc<dyn Registrar> = Arc::clone(registrar) as _;
         match Registration::new(registrar, memory, self.access) {
@@ -113,10 +110,10 @@ impl MrOptions {
                 Arc::new(registration),
                 self.patience,
             ))),
-            Err((memory, error)) => Err(RegisterError {
-                memory: memory.downcast().expect("it was made of a T"),
-                error,
-            }),
+            Err(Rejected { value, error }) => {
+                let memory = value.downcast().expect("it was made of a T");
+                Err(Rejected::new(memory, error))
+            }
         }
     }
 
@@ -128,44 +125,5 @@ impl MrOptions {
             });
         }
         Ok(())
-    }
-}
-
-/// Memory that could not be registered, and why. Converts into [`Error`] and [`io::Error`], which
-/// drops the memory.
-pub struct RegisterError<T> {
-    /// The memory, as it was.
-    pub memory: T,
-    /// What was wrong.
-    pub error: Error,
-}
-
-impl<T> fmt::Debug for RegisterError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl<T> fmt::Display for RegisterError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl<T> std::error::Error for RegisterError<T> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-impl<T> From<RegisterError<T>> for Error {
-    fn from(error: RegisterError<T>) -> Self {
-        error.error
-    }
-}
-
-impl<T> From<RegisterError<T>> for io::Error {
-    fn from(error: RegisterError<T>) -> Self {
-        error.error.into()
     }
 }

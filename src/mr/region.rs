@@ -213,9 +213,15 @@ mod tests {
     fn ranges_are_resolved_or_refused_with_their_numbers() {
         assert_eq!(resolve(.., 8).unwrap(), (0, 8));
         assert_eq!(resolve(2..=7, 8).unwrap(), (2, 6));
-        assert_eq!(resolve((Bound::Excluded(2), Bound::Unbounded), 8).unwrap(), (3, 5));
+        assert_eq!(
+            resolve((Bound::Excluded(2), Bound::Unbounded), 8).unwrap(),
+            (3, 5)
+        );
         let outside = |range: (Bound<usize>, Bound<usize>)| {
-            matches!(resolve(range, 8), Err(Error::RangeOutside { length: 8, .. }))
+            matches!(
+                resolve(range, 8),
+                Err(Error::RangeOutside { length: 8, .. })
+            )
         };
         assert!(outside((Bound::Included(0), Bound::Excluded(9))));
         assert!(outside((Bound::Included(0), Bound::Included(usize::MAX))));
@@ -226,6 +232,9 @@ mod tests {
         }
         #[allow(clippy::reversed_empty_ranges, reason = "what a caller may pass")]
         let backwards = 5..3;
-        assert!(matches!(resolve(backwards, 8), Err(Error::EmptyRange { start: 5 })));
+        assert!(matches!(
+            resolve(backwards, 8),
+            Err(Error::EmptyRange { start: 5 })
+        ));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::access::sealed::Sealed;
 use super::local::LocalMr;
 use super::region::{Region, RegionRef};
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejected, Result};
 
 impl LocalMr {
     /// Splits the region in two: returns the bytes in `0..at`, keeps those in `at..`. Both share
@@ -58,9 +58,9 @@ impl LocalMr {
     /// # Errors
     /// `next` as it was, with [`Error::NotAdjacent`], or [`Error::Held`] if an operation is in
     /// flight on either.
-    pub fn unsplit(&mut self, next: LocalMr) -> Result<(), (LocalMr, Error)> {
+    pub fn unsplit(&mut self, next: LocalMr) -> Result<(), Rejected<LocalMr>> {
         if let Err(error) = self.can_join(&next) {
-            return Err((next, error));
+            return Err(Rejected::new(next, error));
         }
         let length = next.part().length;
         drop(next);
@@ -76,7 +76,7 @@ impl LocalMr {
     /// use rdma_mr::{LocalMr, MrAccess, backend::soft::Nic};
     ///
     /// let mr = LocalMr::alloc(&Nic::new().alloc_pd(), 10_000)?;
-    /// let lengths: Vec<_> = mr.chunks_of(4096).map_err(|(_, e)| e)?.map(|mr| mr.length()).collect();
+    /// let lengths: Vec<_> = mr.chunks_of(4096)?.map(|mr| mr.length()).collect();
     /// assert_eq!(lengths, [4096, 4096, 1808]);
     /// # Ok::<(), rdma_mr::Error>(())
     /// ```
@@ -84,12 +84,12 @@ impl LocalMr {
     /// # Errors
     /// The region as it was, with [`Error::EmptyRange`] if `size` is 0, or [`Error::Held`] if an
     /// operation is in flight.
-    pub fn chunks_of(self, size: usize) -> Result<Chunks, (LocalMr, Error)> {
+    pub fn chunks_of(self, size: usize) -> Result<Chunks, Rejected<LocalMr>> {
         if size == 0 {
-            return Err((self, Error::EmptyRange { start: 0 }));
+            return Err(Rejected::new(self, Error::EmptyRange { start: 0 }));
         }
         if let Err(error) = self.part().must_be_free() {
-            return Err((self, error));
+            return Err(Rejected::new(self, error));
         }
         Ok(Chunks {
             rest: Some(self),

@@ -7,7 +7,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 
 use super::Hold;
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejected, Result};
 use crate::gate::Holder;
 use crate::leaks;
 use crate::work::{
@@ -64,7 +64,7 @@ pub struct Done {
 ///
 /// let nic = Nic::new();
 /// let pd = nic.alloc_pd();
-/// let (cq_a, cq_b) = (nic.create_cq(128), nic.create_cq(128));
+/// let (cq_a, cq_b) = (nic.create_cq(128)?, nic.create_cq(128)?);
 /// let a = pd.create_qp(&cq_a, &cq_a, QpCaps::default())?;
 /// let b = pd.create_qp(&cq_b, &cq_b, QpCaps::default())?;
 /// QueuePair::connect_pair(&a, &b)?;
@@ -72,8 +72,8 @@ pub struct Done {
 ///
 /// let (mut from, to) = (LocalMr::alloc(&pd, 64)?, LocalMr::alloc(&pd, 64)?);
 /// from.as_mut_slice()[..5].copy_from_slice(b"hello");
-/// b.recv(to.begin_write()?).map_err(|(_, error)| error)?;
-/// a.send(from.begin_read()?, None).map_err(|(_, error)| error)?;
+/// b.recv(to.begin_write()?)?;
+/// a.send(from.begin_read()?, None)?;
 ///
 /// assert!(to.try_as_slice().is_none() || to.state().is_free()); // held until the completion
 /// let bytes = to.as_slice_with(|| { b.poll(|done| assert_eq!(done.status, WcStatus::Success)).unwrap(); });
@@ -127,7 +127,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
     ///
     /// # Errors
     /// The hold, as it was, with what [`post`](Self::post) says.
-    pub fn send(&mut self, from: Hold, imm: Option<u32>) -> Result<OpId, (Hold, Error)> {
+    pub fn send(&mut self, from: Hold, imm: Option<u32>) -> Result<OpId, Rejected<Hold>> {
         self.post(from, SendOp::Send { imm }, SendFlags::SIGNALED)
     }
 
@@ -140,7 +140,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
         from: Hold,
         remote: RemoteAddr,
         imm: Option<u32>,
-    ) -> Result<OpId, (Hold, Error)> {
+    ) -> Result<OpId, Rejected<Hold>> {
         self.post(from, SendOp::Write { remote, imm }, SendFlags::SIGNALED)
     }
 
@@ -148,7 +148,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
     ///
     /// # Errors
     /// The hold, as it was, with what [`post`](Self::post) says.
-    pub fn read(&mut self, into: Hold, remote: RemoteAddr) -> Result<OpId, (Hold, Error)> {
+    pub fn read(&mut self, into: Hold, remote: RemoteAddr) -> Result<OpId, Rejected<Hold>> {
         self.post(into, SendOp::Read { remote }, SendFlags::SIGNALED)
     }
 
@@ -161,7 +161,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
         into: Hold,
         remote: RemoteAddr,
         add: u64,
-    ) -> Result<OpId, (Hold, Error)> {
+    ) -> Result<OpId, Rejected<Hold>> {
         self.post(into, SendOp::FetchAdd { remote, add }, SendFlags::SIGNALED)
     }
 
@@ -175,7 +175,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
         remote: RemoteAddr,
         compare: u64,
         swap: u64,
-    ) -> Result<OpId, (Hold, Error)> {
+    ) -> Result<OpId, Rejected<Hold>> {
         let op = SendOp::CompareSwap {
             remote,
             compare,
@@ -196,7 +196,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
         hold: Hold,
         op: SendOp,
         flags: SendFlags,
-    ) -> Result<OpId, (Hold, Error)> {
+    ) -> Result<OpId, Rejected<Hold>> {
         let needs = if op.writes_locally() {
             Holder::NicWrite
         } else {
@@ -223,7 +223,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
     ///
     /// # Errors
     /// As [`post`](Self::post).
-    pub fn recv(&mut self, into: Hold) -> Result<OpId, (Hold, Error)> {
+    pub fn recv(&mut self, into: Hold) -> Result<OpId, Rejected<Hold>> {
         let qp = &self.qp;
         self.recvs.post(into, Holder::NicWrite, |wr_id, hold| {
             let sge = [hold.sge()];
@@ -344,17 +344,17 @@ impl Outstanding {
         hold: Hold,
         needs: Holder,
         post: impl FnOnce(u64, &Hold) -> Result<bool>,
-    ) -> Result<OpId, (Hold, Error)> {
+    ) -> Result<OpId, Rejected<Hold>> {
         if hold.holder() != needs {
             let reason = match needs {
                 Holder::NicWrite => "the NIC writes these bytes: hold them with begin_write",
                 _ => "the NIC reads these bytes: hold them with begin_read",
             };
-            return Err((hold, Error::InvalidWorkRequest { reason }));
+            return Err(Rejected::new(hold, Error::InvalidWorkRequest { reason }));
         }
         if self.holds.len() >= self.capacity as usize {
             let capacity = self.capacity;
-            return Err((hold, Error::QueueFull { capacity }));
+            return Err(Rejected::new(hold, Error::QueueFull { capacity }));
         }
         let wr_id = (self.first + self.holds.len() as u64) | self.kind;
         match post(wr_id, &hold) {
@@ -362,7 +362,7 @@ impl Outstanding {
                 self.holds.push_back((!over).then_some(hold));
                 Ok(OpId(wr_id))
             }
-            Err(error) => Err((hold, error)),
+            Err(error) => Err(Rejected::new(hold, error)),
         }
     }
 

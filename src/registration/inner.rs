@@ -99,7 +99,9 @@ impl InnerCell {
         let guard = epoch::pin();
         // Ordering: Acquire pairs with the publication of the generation, which is the hand-over
         // of the region itself for the first one.
-        let generation = self.generation.load(std::sync::atomic::Ordering::Acquire, &guard);
+        let generation = self
+            .generation
+            .load(std::sync::atomic::Ordering::Acquire, &guard);
         // SAFETY: INNER-1: never null until `drop`, which has the cell for itself; the guard keeps
         // a generation that was replaced meanwhile alive.
         unsafe { generation.deref() }.inner
@@ -123,7 +125,9 @@ impl InnerCell {
         let generation = unsafe {
             let guard = epoch::unprotected();
             // Ordering: Relaxed. Exclusive access, see above.
-            let mut shared = self.generation.load(std::sync::atomic::Ordering::Relaxed, guard);
+            let mut shared = self
+                .generation
+                .load(std::sync::atomic::Ordering::Relaxed, guard);
             shared.deref_mut()
         };
         generation.handle.deregister()?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use memmap2::{MmapMut, MmapOptions};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejected, Result};
 
 /// Memory that a region can be made of: it stays where it is, whatever happens to its owner.
 ///
@@ -182,13 +182,13 @@ impl<T: StableMemory> AnyMemory for T {
 
 impl Memory {
     /// Takes `memory` if a region can be made of it; hands it back with the reason if not.
-    pub(crate) fn new<T: StableMemory>(memory: T) -> Result<Self, (T, Error)> {
+    pub(crate) fn new<T: StableMemory>(memory: T) -> Result<Self, Rejected<T>> {
         let length = memory.length();
         if let Err(error) = check_length(length) {
-            return Err((memory, error));
+            return Err(Rejected::new(memory, error));
         }
         if !memory.is_writable() {
-            return Err((memory, Error::ReadOnlyMemory));
+            return Err(Rejected::new(memory, Error::ReadOnlyMemory));
         }
         let mut owner = Box::new(memory);
         let pointer = owner.as_mut_ptr();
@@ -201,7 +201,10 @@ impl Memory {
             }),
             _ => {
                 let addr = pointer as u64;
-                Err((*owner, Error::AddressOverflow { addr, length }))
+                Err(Rejected::new(
+                    *owner,
+                    Error::AddressOverflow { addr, length },
+                ))
             }
         }
     }

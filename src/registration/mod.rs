@@ -17,7 +17,7 @@ pub use inner::{InnerCell, LocalMrInner};
 pub use memory::{Mapping, Memory, Pages, StableMemory};
 pub use registrar::{Deregister, Registered, Registrar};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejected, Result};
 use crate::leaks;
 
 /// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
@@ -35,9 +35,9 @@ impl Registration {
         registrar: Arc<dyn Registrar>,
         memory: Memory,
         access: Access,
-    ) -> Result<Self, (Memory, Error)> {
+    ) -> Result<Self, Rejected<Memory>> {
         if let Err(error) = access.validate() {
-            return Err((memory, error));
+            return Err(Rejected::new(memory, error));
         }
         let (addr, length) = (memory.addr(), memory.length());
         // SAFETY: REG-4: `memory` is stable (MEM-1) and writable (MEM-4), and it is kept here until
@@ -48,7 +48,7 @@ impl Registration {
                 memory: ManuallyDrop::new(memory),
                 _registrar: registrar,
             }),
-            Err(error) => Err((memory, Error::Register(error))),
+            Err(error) => Err(Rejected::new(memory, Error::Register(error))),
         }
     }
 
