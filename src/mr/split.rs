@@ -28,7 +28,7 @@ impl LocalMr {
     /// [`Error::RangeOutside`] if `at` is beyond the end, [`Error::EmptyRange`] if one side would be
     /// empty, [`Error::Held`] if an operation is in flight. The region is as it was then.
     pub fn split_to(&mut self, at: usize) -> Result<LocalMr> {
-        let region = self.to_split(at)?;
+        let region = self.splittable(at)?;
         let front = RegionRef::new(
             region.addr,
             at,
@@ -109,7 +109,7 @@ impl LocalMr {
     }
 
     /// The region, to be changed, if it can be split at `at`.
-    fn to_split(&mut self, at: usize) -> Result<&mut Region> {
+    fn splittable(&mut self, at: usize) -> Result<&mut Region> {
         let part = self.part();
         // Both sides must hold a byte, and lie inside.
         part.slice(..at)?;

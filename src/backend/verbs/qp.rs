@@ -1,0 +1,337 @@
+//! Queue pairs of reliable connections: making, posting, destroying. How they are connected is in
+//! `connect.rs` and `cm`.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::mem;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rdma_sys::{
+    ibv_create_qp, ibv_destroy_qp, ibv_post_recv, ibv_post_send, ibv_qp, ibv_qp_cap,
+    ibv_qp_init_attr, ibv_qp_state, ibv_qp_type,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CompletionQueue, MAX_SGE, ProtectionDomain, check, code, invalid, last_error, note_leak, pd, wr,
+};
+use crate::error::{Error, Result};
+use crate::work::{self, QpCaps, RecvWr, SendWr};
+
+/// READs and atomics that a queue pair has under way, or serves, at a time.
+pub(super) const MAX_RD_ATOMIC: u32 = 16;
+
+/// How often a packet is sent again: 7 never gives up on rxe.
+pub(super) const RETRIES: u8 = 6;
+
+/// How often a message is sent again when the peer has no receive posted: for ever.
+pub(super) const RNR_RETRIES: u8 = 7;
+
+/// How long until a packet is sent again: 4.096 µs × 2^16, about 0.27 s.
+pub(super) const ACK_TIMEOUT: u8 = 16;
+
+/// The state of a queue pair (`enum ibv_qp_state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum QpState {
+    /// Just created: takes no work requests.
+    Reset,
+    /// Takes receives.
+    Init,
+    /// Ready to receive.
+    Rtr,
+    /// Ready to send: connected.
+    Rts,
+    /// The send queue is drained.
+    Sqd,
+    /// The send queue has failed.
+    Sqe,
+    /// Failed, or told to: work requests are flushed.
+    Err,
+}
+
+impl QpState {
+    /// Its name in the verbs' headers without the prefix, such as `RTS`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            QpState::Reset => "RESET",
+            QpState::Init => "INIT",
+            QpState::Rtr => "RTR",
+            QpState::Rts => "RTS",
+            QpState::Sqd => "SQD",
+            QpState::Sqe => "SQE",
+            QpState::Err => "ERR",
+        }
+    }
+
+    pub(super) fn from_raw(raw: ibv_qp_state::Type) -> Self {
+        match raw {
+            ibv_qp_state::IBV_QPS_RESET => QpState::Reset,
+            ibv_qp_state::IBV_QPS_INIT => QpState::Init,
+            ibv_qp_state::IBV_QPS_RTR => QpState::Rtr,
+            ibv_qp_state::IBV_QPS_RTS => QpState::Rts,
+            ibv_qp_state::IBV_QPS_SQD => QpState::Sqd,
+            ibv_qp_state::IBV_QPS_SQE => QpState::Sqe,
+            _ => QpState::Err,
+        }
+    }
+}
+
+/// What a peer has to know to connect a queue pair by hand; plain data, to be sent over some other
+/// connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QpAddress {
+    /// The queue pair's number.
+    pub qp_num: u32,
+    /// The number of the first packet that it sends.
+    pub psn: u32,
+    /// Its port's local identifier; 0 on Ethernet.
+    pub lid: u16,
+    /// Its port's GID.
+    pub gid: [u8; 16],
+    /// The largest packet that its port takes, as `enum ibv_mtu`.
+    pub mtu: u32,
+}
+
+/// A queue pair of a reliable connection (`struct ibv_qp`, `IBV_QPT_RC`).
+///
+/// Connect it with [`cm`](super::cm), or by hand: [`connect`](Self::connect) and
+/// [`connect_loopback`](Self::connect_loopback). Dropping it destroys it.
+pub struct QueuePair {
+    raw: NonNull<ibv_qp>,
+    destroyed: bool,
+    qp_num: u32,
+    caps: QpCaps,
+    psn: u32,
+    /// The last state (`enum ibv_qp_state`) that it was brought into from here.
+    state: AtomicU32,
+    pd: Arc<pd::Inner>,
+    send_cq: Arc<CompletionQueue>,
+    recv_cq: Arc<CompletionQueue>,
+}
+
+// SAFETY: the verbs may be called on a queue pair from any thread at the same time.
+unsafe impl Send for QueuePair {}
+// SAFETY: as above.
+unsafe impl Sync for QueuePair {}
+
+impl fmt::Debug for QueuePair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuePair")
+            .field("qp_num", &self.qp_num)
+            .field("caps", &self.caps)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProtectionDomain {
+    /// Creates a queue pair that takes at least `caps` (`ibv_create_qp`); its state is RESET. Only
+    /// work requests with `SIGNALED` complete on success.
+    ///
+    /// # Errors
+    /// [`Error::TooManySge`] if `caps` asks for more than [`MAX_SGE`] elements;
+    /// [`Error::Provider`], for queues of another device as well.
+    pub fn create_qp(
+        &self,
+        send_cq: &Arc<CompletionQueue>,
+        recv_cq: &Arc<CompletionQueue>,
+        caps: QpCaps,
+    ) -> Result<QueuePair> {
+        let given = caps.max_send_sge.max(caps.max_recv_sge) as usize;
+        if given > MAX_SGE {
+            let max = MAX_SGE as u32;
+            return Err(Error::TooManySge { given, max });
+        }
+        let device = self.context().as_raw();
+        if send_cq.context().as_raw() != device || recv_cq.context().as_raw() != device {
+            let why = "a completion queue and the protection domain are of different contexts";
+            return Err(invalid("ibv_create_qp", why));
+        }
+        let mut attr = ibv_qp_init_attr {
+            qp_context: ptr::null_mut(),
+            send_cq: send_cq.as_raw(),
+            recv_cq: recv_cq.as_raw(),
+            srq: ptr::null_mut(),
+            cap: ibv_qp_cap {
+                max_send_wr: caps.max_send_wr,
+                max_recv_wr: caps.max_recv_wr,
+                max_send_sge: caps.max_send_sge,
+                max_recv_sge: caps.max_recv_sge,
+                max_inline_data: caps.max_inline,
+            },
+            qp_type: ibv_qp_type::IBV_QPT_RC,
+            sq_sig_all: 0,
+        };
+        // SAFETY: the protection domain and the queues are alive and of one device, `attr` is alive
+        // for the call.
+        let raw = NonNull::new(unsafe { ibv_create_qp(self.as_raw(), &mut attr) })
+            .ok_or_else(|| last_error("ibv_create_qp"))?;
+        Ok(QueuePair {
+            raw,
+            destroyed: false,
+            // SAFETY: just created; the field does not change.
+            qp_num: unsafe { (*raw.as_ptr()).qp_num },
+            caps: QpCaps {
+                max_send_wr: attr.cap.max_send_wr,
+                max_recv_wr: attr.cap.max_recv_wr,
+                max_send_sge: attr.cap.max_send_sge.min(MAX_SGE as u32),
+                max_recv_sge: attr.cap.max_recv_sge.min(MAX_SGE as u32),
+                max_inline: attr.cap.max_inline_data,
+            },
+            // A packet of an earlier connection should not look like one of this.
+            psn: (RandomState::new().build_hasher().finish() & 0xff_ffff) as u32,
+            state: AtomicU32::new(ibv_qp_state::IBV_QPS_RESET),
+            pd: Arc::clone(self.inner()),
+            send_cq: Arc::clone(send_cq),
+            recv_cq: Arc::clone(recv_cq),
+        })
+    }
+}
+
+// SAFETY: QP-1, QP-3 and QP-5 are the verbs' for reliable connections. QP-2: a work request is
+// posted alone, so that an error means that it was not, but for the case that `posted` sees to.
+// QP-4 is ibv_destroy_qp's promise when it returns 0.
+unsafe impl work::QueuePair for QueuePair {
+    unsafe fn post_send(&self, wr: &SendWr<'_>) -> Result<()> {
+        self.need(
+            ibv_qp_state::IBV_QPS_RTS,
+            "posting a send needs RTS: connect it first",
+        )?;
+        let mut list = wr::SgeList::new(wr.sge, self.caps.max_send_sge)?;
+        let mut raw = wr::send(wr, &mut list, &self.caps)?;
+        let mut bad = ptr::null_mut();
+        // SAFETY: the queue pair is alive; `raw` and the list that it points to are alive for the
+        // call, which copies them. The bytes are the caller's duty (POST-1).
+        let ret = unsafe { ibv_post_send(self.raw.as_ptr(), &mut raw, &mut bad) };
+        self.posted("ibv_post_send", ret, bad.is_null(), self.caps.max_send_wr)
+    }
+
+    unsafe fn post_recv(&self, wr: &RecvWr<'_>) -> Result<()> {
+        self.need(
+            ibv_qp_state::IBV_QPS_INIT,
+            "posting a receive needs INIT: call init first",
+        )?;
+        let mut list = wr::SgeList::new(wr.sge, self.caps.max_recv_sge)?;
+        let mut raw = wr::recv(wr, &mut list);
+        let mut bad = ptr::null_mut();
+        // SAFETY: as in `post_send`; the bytes are the caller's duty (POST-2).
+        let ret = unsafe { ibv_post_recv(self.raw.as_ptr(), &mut raw, &mut bad) };
+        self.posted("ibv_post_recv", ret, false, self.caps.max_recv_wr)
+    }
+
+    fn caps(&self) -> QpCaps {
+        self.caps
+    }
+
+    fn qp_num(&self) -> u32 {
+        self.qp_num
+    }
+
+    fn destroy(mut self) -> Result<(), (Self, io::Error)> {
+        match self.destroy_once() {
+            Ok(()) => Ok(()),
+            Err(error) => Err((self, error)),
+        }
+    }
+}
+
+impl QueuePair {
+    /// `ibv_destroy_qp`, once.
+    fn destroy_once(&mut self) -> io::Result<()> {
+        if self.destroyed {
+            return Ok(());
+        }
+        // SAFETY: we created it, and it has not been destroyed yet.
+        match unsafe { ibv_destroy_qp(self.raw.as_ptr()) } {
+            0 => {
+                self.destroyed = true;
+                Ok(())
+            }
+            ret => Err(code(ret)),
+        }
+    }
+
+    /// Refuses to post before `state`, in the words of the caller rather than the provider's.
+    fn need(&self, state: ibv_qp_state::Type, needed: &'static str) -> Result<()> {
+        // Ordering: Relaxed, the state only goes up, and the kernel has the state proper: the call
+        // that raised it returned before the caller could know that it may post.
+        let now = self.state.load(Ordering::Relaxed);
+        if now >= state {
+            return Ok(());
+        }
+        Err(Error::QueuePairState {
+            state: QpState::from_raw(now).name(),
+            needed,
+        })
+    }
+
+    /// What the return value of a post means; it is the error, `errno` is not set.
+    ///
+    /// `kept`: the provider did not name the work request as the bad one. rxe does so when it has
+    /// put it into the queue and the kernel then refuses the doorbell (with `EINVAL` before RTS):
+    /// it would be carried out with the next one. So it counts as posted (QP-2), and the queue
+    /// pair goes into ERR, in which its completion comes as a flush. Receives have no doorbell.
+    fn posted(&self, call: &'static str, ret: c_int, kept: bool, capacity: u32) -> Result<()> {
+        match ret {
+            0 => Ok(()),
+            // Of a provider that has no such call.
+            libc::EOPNOTSUPP => check(call, ret),
+            _ if kept => {
+                // If this fails, the completion comes later, or the queue pair is destroyed.
+                let _ = self.modify_to_error();
+                Ok(())
+            }
+            libc::ENOMEM => Err(Error::QueueFull { capacity }),
+            libc::EINVAL => Err(Error::InvalidWorkRequest {
+                reason: "the provider refused it (EINVAL)",
+            }),
+            _ => check(call, ret),
+        }
+    }
+
+    /// The last state that it was brought into from here.
+    pub(super) fn known_state(&self) -> &AtomicU32 {
+        &self.state
+    }
+
+    /// The number of the first packet that it sends.
+    pub(super) fn psn(&self) -> u32 {
+        self.psn
+    }
+
+    /// The queue pair itself, for calls that are not offered here. It must not be destroyed, nor
+    /// brought back into an earlier state while work requests are outstanding.
+    #[must_use]
+    pub fn as_raw(&self) -> *mut ibv_qp {
+        self.raw.as_ptr()
+    }
+
+    /// Where its sends complete.
+    #[must_use]
+    pub fn send_cq(&self) -> &Arc<CompletionQueue> {
+        &self.send_cq
+    }
+
+    /// Where its receives complete.
+    #[must_use]
+    pub fn recv_cq(&self) -> &Arc<CompletionQueue> {
+        &self.recv_cq
+    }
+}
+
+impl Drop for QueuePair {
+    fn drop(&mut self) {
+        if self.destroy_once().is_err() {
+            note_leak();
+            // It still uses all that it stands on.
+            mem::forget(Arc::clone(&self.pd));
+            mem::forget(Arc::clone(&self.send_cq));
+            mem::forget(Arc::clone(&self.recv_cq));
+        }
+    }
+}
