@@ -1,6 +1,79 @@
-//! Lock-free access to RDMA memory regions.
+//! Lock-free access to RDMA memory regions (MRs), for code that cares about latency.
+//!
+//! Each region carries one atomic word that counts who holds it: CPU readers, a CPU writer,
+//! operations in flight that read it, an operation in flight that writes it. Accessors wait while
+//! the NIC has the bytes (spin, then park); `try_*` never wait. Keys, address and rights are an
+//! epoch-protected snapshot beside the word: reading them never waits at all.
+//!
+//! ```
+//! use rdma_mr::backend::soft::{Nic, QueuePair};
+//! use rdma_mr::prelude::*;
+//! use rdma_mr::work::QpCaps;
+//!
+//! let nic = Nic::new(); // a NIC in software; `backend::verbs` has the real ones
+//! let pd = nic.alloc_pd();
+//! let (cq_a, cq_b) = (nic.create_cq(128)?, nic.create_cq(128)?);
+//! let a = pd.create_qp(&cq_a, &cq_a, QpCaps::default())?;
+//! let b = pd.create_qp(&cq_b, &cq_b, QpCaps::default())?;
+//! QueuePair::connect_pair(&a, &b)?;
+//! let (mut a, mut b) = (Endpoint::new(a, cq_a), Endpoint::new(b, cq_b));
+//!
+//! let mut from = LocalMr::alloc(&pd, 4096)?;
+//! let to = LocalMr::alloc(&pd, 4096)?;
+//! from.as_mut_slice()[..5].copy_from_slice(b"hello");
+//! b.recv(to.begin_write()?)?; // the operation owns `to` from here to its completion
+//! a.send(from.begin_read()?, None)?;
+//! let bytes = to.as_slice_with(|| drop(b.poll(|done| assert!(done.status.is_success()))));
+//! assert_eq!(&bytes[..5], b"hello");
+//! # Ok::<(), rdma_mr::Error>(())
+//! ```
+//!
+//! # The map
+//! | where | what |
+//! |---|---|
+//! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`], [`Error`] |
+//! | [`op`] | operations in flight: [`op::Hold`] for those who keep their own queues, [`op::Endpoint`] for those who don't |
+//! | [`registration`] | what backends implement, where memory comes from |
+//! | [`gate`] | the word itself |
+//! | [`work`] | work requests and completions as plain data |
+//! | [`backend`] | the NIC in software; real devices (feature `verbs`) |
+//!
+//! # What things cost
+//! RMWs are on the region's own cache line; "0" under allocations is what a test counts.
+//!
+//! | operation | RMWs | other atomics | allocations | may wait |
+//! |---|---|---|---|---|
+//! | `lkey()`, `rkey()` | 0 | 1 load | 0 | never |
+//! | `addr()`, `length()` | 0 | 0 | 0 | never |
+//! | `access()`, `is_readable()`, `state()` | 0 | 1 load | 0 | never |
+//! | `read_inner()`, `token_with_timeout()` | 0 | an epoch pin | 0 | never |
+//! | `try_*` refused | 0 | 1 load | 0 | never |
+//! | a guard, shared (`as_slice`, `as_ptr`), had at once | 1 + 1 to release | 1 load | 0 | if held |
+//! | a guard, exclusive (`as_mut_slice`), had at once | 1 + 1 to release | 1 load | 0 | if held |
+//! | an operation, `begin_read` to completion | 1 + 1 | 2 loads | 0 | if held |
+//! | an operation, `begin_write` to completion | 1 + 1 | 3 loads | 0 | if held |
+//! | `Endpoint` post and poll, beside that | 0 | the queue's own | 0 | never |
+//! | a wait that parks, beside that | 1 | a waiters' list's lock | 0 (thread), 1 (future) | |
+//! | `split_to` and what is made of it | 0 | 1 load, 1 `Arc` clone | 1 | never |
+//! | register, `close()` | 0 | – | 5 | in the kernel |
+//!
+//! A refused shared acquisition that lost a race by nanoseconds costs one RMW more, to undo itself.
+//!
+//! # Features
+//! - `soft` (default): [`backend::soft`].
+//! - `verbs`: `backend::verbs`, over `rdma-sys`; needs libibverbs, librdmacm and libclang to
+//!   build. Off by default: two sys crates linked into one binary clash.
+//!
+//! # Safety
+//! What the NIC writes behind the compiler's back becomes `&[u8]` only under a hold that excludes
+//! it. The axioms and the clauses of every `unsafe` item are in `SAFETY.md`; the models that show
+//! what they are enough for, in `loom_tests/`.
+#![deny(
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks,
+    missing_docs
+)]
 
-#![allow(dead_code, unused_imports)]
 pub mod backend;
 mod error;
 pub mod gate;
@@ -13,5 +86,19 @@ pub mod work;
 
 pub use error::{Error, Rejected, Result};
 pub use leaks::{Leaks, leaks};
-pub use mr::*;
-pub use registration::Access;
+pub use mr::{
+    Chunks, GuardFuture, LocalMr, LocalMrReadAccess, LocalMrSlice, LocalMrSliceMut,
+    LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrOptions,
+    MrReadGuard, MrToken, MrWriteGuard, WriteInnerGuard,
+};
+pub use registration::{Access, LocalMrInner};
+
+/// What code that uses regions has in scope.
+pub mod prelude {
+    pub use crate::op::{Begin, Endpoint};
+    pub use crate::{Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

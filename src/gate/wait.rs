@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use event_listener::{EventListener, Listener, listener};
+use event_listener::{EventListener, listener};
 
 use super::word::{Entry, Holder, Word};
 use super::{Gate, Permit};

@@ -63,6 +63,8 @@ struct Generation {
 pub struct InnerCell {
     /// `lkey` in the upper half, `rkey` in the lower: both are of one registration.
     keys: AtomicU64,
+    /// The rights' bits, to check an operation without pinning an epoch.
+    rights: AtomicU64,
     generation: Atomic<Generation>,
     ended: bool,
 }
@@ -84,6 +86,7 @@ impl InnerCell {
         let keys = u64::from(inner.lkey) << 32 | u64::from(inner.rkey);
         InnerCell {
             keys: AtomicU64::new(keys),
+            rights: AtomicU64::new(access.bits().into()),
             generation: Atomic::new(Generation {
                 inner,
                 handle: registered.handle,
@@ -114,6 +117,13 @@ impl InnerCell {
         // other memory of this process.
         let keys = self.keys.load(Ordering::Relaxed);
         ((keys >> 32) as u32, keys as u32)
+    }
+
+    /// The rights. One load.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        // Ordering: Relaxed, as in `keys`.
+        Access::from_bits_retain(self.rights.load(Ordering::Relaxed) as u32)
     }
 
     /// Ends the registration; on `Err` it is in force as before. Once ended, nothing more is done.

@@ -1,7 +1,7 @@
 //! What a region is registered as: the memory, the NIC's registration over it, and its state as a
 //! snapshot that readers load without ever waiting (rules R7, R8, R14).
 //!
-//! One [`Registration`] is shared by all regions that were split from one; the last of them ends it.
+//! One registration is shared by all regions that were split from one; the last of them ends it.
 
 mod access;
 mod inner;
@@ -55,10 +55,6 @@ impl Registration {
     /// The state, as a snapshot.
     pub(crate) fn inner(&self) -> &InnerCell {
         &self.inner
-    }
-
-    pub(crate) fn memory(&self) -> &Memory {
-        &self.memory
     }
 
     /// Deregisters and gives the memory back; if the provider refuses, the registration is in

@@ -48,9 +48,9 @@ pub trait MrAccess: Sealed {
         self.part().region().registration.inner().keys().1
     }
 
-    /// The rights of the registration. Pins an epoch; never waits.
+    /// The rights of the registration. One load; never waits.
     fn access(&self) -> Access {
-        self.part().region().registration.inner().load().access()
+        self.part().region().registration.inner().access()
     }
 }
 
