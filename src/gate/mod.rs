@@ -14,6 +14,7 @@
 //! | wait parked, by a thread | + 1 and the lock of a waiters' list | 0 |
 //! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
 
+mod snapshot;
 mod wait;
 mod word;
 
@@ -102,6 +103,7 @@ impl Gate {
         }
     }
 
+    #[inline]
     fn look(&self) -> Word {
         // Ordering: Relaxed. What is seen here only decides what to try; the RMW that follows, or
         // the refusal, hands on no data.
@@ -157,6 +159,7 @@ impl Gate {
     ///
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire).
+    #[inline]
     pub fn acquire(&self, holder: Holder) -> Result<Permit<'_>> {
         self.enter(holder, None)?;
         Ok(Permit { gate: self, holder })
@@ -214,6 +217,7 @@ impl Gate {
     /// # Safety
     /// - **GATE-1**: the caller owns a hold of that kind on this gate, which lives; the hold counts
     ///   as given back.
+    #[inline]
     pub(crate) unsafe fn release(gate: *const Gate, holder: Holder) -> bool {
         // SAFETY: GATE-1: the gate lives until the RMW, since the caller still holds it.
         let word = unsafe { &(*gate).word };
@@ -230,6 +234,15 @@ impl Gate {
         if holder.is_shared() && before.shared_release_is_done() {
             return false;
         }
+        if !holder.is_shared() && before.exclusive_release_is_done() {
+            return false;
+        }
+        Self::after_release(gate, before, holder)
+    }
+
+    /// What a release owes that found somebody waiting, or the handle gone.
+    #[cold]
+    fn after_release(gate: *const Gate, before: Word, holder: Holder) -> bool {
         let owed = before.after_release(holder);
         if owed.wake {
             wait::wake_after_release(gate);
@@ -266,8 +279,16 @@ impl Gate {
     #[inline]
     pub(crate) fn try_enter(&self, holder: Holder) -> bool {
         let seen = self.look();
+        if !seen.has(Word::bars(holder)) {
+            return self.enter_seen(holder, seen);
+        }
+        // The refusal that hot paths meet is decided here; what is left is rare.
+        !seen.has(Word::EXCL) && holder.is_shared() && self.try_enter_barred(holder, seen)
+    }
+
+    #[cold]
+    fn try_enter_barred(&self, holder: Holder, seen: Word) -> bool {
         match seen.entry(holder) {
-            Entry::Open => self.enter_seen(holder, seen),
             Entry::StandBack if seen.is_free() => self.enter_past(holder),
             Entry::Full => self.overflow(holder),
             _ => false,
@@ -390,6 +411,7 @@ impl<'g> Permit<'g> {
 }
 
 impl Drop for Permit<'_> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
         // nobody has to free.

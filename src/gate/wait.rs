@@ -50,6 +50,7 @@ enum Look {
 
 impl Gate {
     /// Takes a hold, waiting for it if need be.
+    #[inline]
     pub(crate) fn enter(&self, holder: Holder, deadline: Option<Instant>) -> Result<()> {
         if self.try_enter(holder) {
             return Ok(());

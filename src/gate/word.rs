@@ -33,10 +33,8 @@
 //! never succeeds wrongly. One who waits looks again when the count is taken back, because taking it
 //! back is an ordinary release and wakes whom it finds.
 
-use std::fmt;
-
 /// Who holds a region, and how. The CPU's and the NIC's holds of one kind behave alike; they are
-/// counted apart so that [`Snapshot`] can tell them apart.
+/// counted apart so that [`Snapshot`](super::Snapshot) can tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// `&[u8]` on the CPU: shared.
@@ -114,7 +112,7 @@ impl Word {
     pub(super) const NIC_READ: u64 = 1 << 8;
     pub(super) const READER: u64 = 1 << 36;
 
-    const EXCL: u64 = Self::CPU_EXCL | Self::NIC_EXCL;
+    pub(super) const EXCL: u64 = Self::CPU_EXCL | Self::NIC_EXCL;
     const WAITING: u64 = Self::WAIT_SHARED | Self::WAIT_EXCL;
     const COUNTS: u64 = !(Self::NIC_READ - 1);
     /// The top bit of each count. A field counts twice as many holds as are let in, so that those
@@ -136,11 +134,11 @@ impl Word {
         self.0 & bits != 0
     }
 
-    const fn readers(self) -> u64 {
+    pub(super) const fn readers(self) -> u64 {
         self.0 / Self::READER
     }
 
-    const fn nic_reads(self) -> u64 {
+    pub(super) const fn nic_reads(self) -> u64 {
         (self.0 % Self::READER) / Self::NIC_READ
     }
 
@@ -159,6 +157,16 @@ impl Word {
         match holder {
             Holder::CpuRead => Self::EXCL | Self::READERS_FULL,
             _ => Self::EXCL | Self::CLOSED | Self::NIC_READS_FULL,
+        }
+    }
+
+    /// The bits of which one at least is set if `holder` does not find the way [open](Entry::Open):
+    /// one test on the hot path, before [`entry`](Self::entry) says why.
+    pub(super) const fn bars(holder: Holder) -> u64 {
+        match holder {
+            Holder::CpuRead | Holder::NicRead => Self::bars_shared(holder) | Self::PENDING,
+            Holder::CpuWrite => Self::EXCL | Self::COUNTS,
+            Holder::NicWrite => Self::EXCL | Self::COUNTS | Self::CLOSED,
         }
     }
 
@@ -216,20 +224,9 @@ impl Word {
         !self.has(Self::WAIT_EXCL | Self::ORPHANED)
     }
 
-    pub(super) fn snapshot(self) -> Snapshot {
-        Snapshot {
-            cpu_readers: self.readers(),
-            nic_reads: self.nic_reads(),
-            writer: match self.0 & Self::EXCL {
-                0 => None,
-                Self::CPU_EXCL => Some(Writer::Cpu),
-                _ => Some(Writer::Nic),
-            },
-            waiting_shared: self.has(Self::WAIT_SHARED),
-            waiting_exclusive: self.has(Self::WAIT_EXCL),
-            pending: self.has(Self::PENDING),
-            closed: self.has(Self::CLOSED),
-        }
+    /// The same of an exclusive release.
+    pub(super) const fn exclusive_release_is_done(self) -> bool {
+        !self.has(Self::WAITING | Self::ORPHANED)
     }
 }
 
@@ -241,87 +238,6 @@ pub(super) struct Release {
     pub(super) wake: bool,
     /// The handle is gone and this was the last hold: free.
     pub(super) last: bool,
-}
-
-/// Who holds a region exclusively.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Writer {
-    /// A `&mut [u8]` on the CPU.
-    Cpu,
-    /// An operation in flight that lets the NIC write.
-    Nic,
-}
-
-/// Who held a region at one moment: for people to print. By the time it is read it may be past, so
-/// never decide by it; `try_*` decides.
-///
-/// ```
-/// use rdma_mr::gate::{Gate, Holder};
-///
-/// let gate = Gate::new();
-/// let reader = gate.try_acquire(Holder::CpuRead)?;
-/// assert_eq!(gate.state().to_string(), "1 CPU reader");
-/// # drop(reader);
-/// # Ok::<(), rdma_mr::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// Guards with `&[u8]`.
-    pub cpu_readers: u64,
-    /// Operations in flight that let the NIC read.
-    pub nic_reads: u64,
-    /// The exclusive holder, if there is one.
-    pub writer: Option<Writer>,
-    /// Whether somebody who wants in shared is parked.
-    pub waiting_shared: bool,
-    /// Whether somebody who wants in exclusively is parked.
-    pub waiting_exclusive: bool,
-    /// Whether an exclusive side asks new shared holders to stand back.
-    pub pending: bool,
-    /// Whether new operations are refused.
-    pub closed: bool,
-}
-
-impl Snapshot {
-    /// Whether nobody held the region.
-    #[must_use]
-    pub const fn is_free(&self) -> bool {
-        self.cpu_readers == 0 && self.nic_reads == 0 && self.writer.is_none()
-    }
-}
-
-impl fmt::Display for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = |n: u64| if n == 1 { "" } else { "s" };
-        let mut parts: Vec<String> = Vec::new();
-        match self.writer {
-            Some(Writer::Cpu) => parts.push("a CPU writer".into()),
-            Some(Writer::Nic) => parts.push("a NIC write in flight".into()),
-            None => {}
-        }
-        for (n, what) in [
-            (self.cpu_readers, "CPU reader"),
-            (self.nic_reads, "NIC read"),
-        ] {
-            if n > 0 {
-                parts.push(format!("{n} {what}{}", plural(n)));
-            }
-        }
-        if parts.is_empty() {
-            parts.push("free".into());
-        }
-        for (set, what) in [
-            (self.waiting_shared, "shared side waiting"),
-            (self.waiting_exclusive, "exclusive side waiting"),
-            (self.closed, "closed to new operations"),
-        ] {
-            if set {
-                parts.push(what.into());
-            }
-        }
-        f.write_str(&parts.join(", "))
-    }
 }
 
 #[cfg(test)]
@@ -378,6 +294,22 @@ mod tests {
     }
 
     #[test]
+    fn the_bars_are_what_keeps_the_way_from_being_open() {
+        let fields = (0..64).filter(|bit| *bit != 7).map(|bit| 1u64 << bit);
+        for bits in fields.chain([
+            0,
+            Word::PENDING | Word::READER,
+            Word::CLOSED | Word::WAITING,
+        ]) {
+            for wants in ALL {
+                let barred = word(bits).has(Word::bars(wants));
+                let open = word(bits).entry(wants) == Entry::Open;
+                assert_eq!(barred, !open, "{bits:#x} {wants:?}");
+            }
+        }
+    }
+
+    #[test]
     fn pending_holds_back_shared_sides_only_and_closed_the_nic_only() {
         for wants in ALL {
             let entry = word(Word::PENDING).entry(wants);
@@ -409,7 +341,7 @@ mod tests {
 
     #[test]
     fn only_the_last_release_wakes_and_frees() {
-        let two = word(2 * Word::READER | Word::WAITING | Word::ORPHANED);
+        let two = word((2 * Word::READER) | Word::WAITING | Word::ORPHANED);
         let none = Release {
             wake: false,
             last: false,
@@ -450,14 +382,5 @@ mod tests {
             assert!(!full(Word::MAX_COUNT, unit, other));
         }
         assert_eq!(Word::MAX_COUNT, 1 << 27);
-    }
-
-    #[test]
-    fn a_snapshot_says_who_holds() {
-        let bits = 2 * Word::READER | Word::NIC_READ | Word::WAIT_EXCL;
-        let text = word(bits).snapshot().to_string();
-        assert_eq!(text, "2 CPU readers, 1 NIC read, exclusive side waiting");
-        assert_eq!(word(0).snapshot().to_string(), "free");
-        assert!(word(Word::WAITING).snapshot().is_free());
     }
 }

@@ -27,6 +27,7 @@ unsafe impl Send for Bytes<'_> {}
 unsafe impl Sync for Bytes<'_> {}
 
 impl<'a> Bytes<'a> {
+    #[inline]
     fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
         debug_assert!(permit.is_of(part.gate()));
         Bytes {
@@ -37,6 +38,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
+    #[inline]
     fn get(&self) -> &[u8] {
         // SAFETY: SLICE-1, SLICE-2, SLICE-3: the permit is a hold of the region, so neither the NIC
         // nor another thread writes the bytes while the guard lives; MEM-2: they are initialised;
@@ -46,6 +48,7 @@ impl<'a> Bytes<'a> {
 
     /// # Safety
     /// - **GUARD-2**: the permit is an exclusive one.
+    #[inline]
     unsafe fn get_mut(&mut self) -> &mut [u8] {
         // SAFETY: SLICEMUT-1, SLICEMUT-2 by GUARD-2: nobody else reads or writes the bytes while the
         // guard lives; the rest as in `get`.
@@ -90,6 +93,7 @@ macro_rules! guard {
         impl<'a> Guard<'a> for $guard<'a> {
             const HOLDER: Holder = $holder;
 
+            #[inline]
             fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
                 $guard(Bytes::new(permit, part))
             }
@@ -176,6 +180,7 @@ macro_rules! guard {
         impl<'a> Guard<'a> for $cursor<'a> {
             const HOLDER: Holder = $holder;
 
+            #[inline]
             fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
                 $guard::new(permit, part).into_cursor()
             }
@@ -294,6 +299,7 @@ macro_rules! pointer_guard {
         impl<'a> Guard<'a> for $guard<'a> {
             const HOLDER: Holder = $holder;
 
+            #[inline]
             fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
                 let pointer = part.addr.as_ptr().$cast();
                 $guard { pointer, _permit: permit }

@@ -129,6 +129,7 @@ impl LocalMr {
 }
 
 impl Sealed for LocalMr {
+    #[inline]
     fn part(&self) -> Part<'_> {
         // SAFETY: REGION-3: the handle is borrowed for the part's lifetime.
         unsafe { Part::whole(self.region) }

@@ -68,6 +68,7 @@ impl RegionRef {
     /// # Safety
     /// - **REGION-3**: the region lives for `'a`: its handle is borrowed that long, or the caller
     ///   owns a hold that long; and nobody changes it through [`get_mut`](Self::get_mut).
+    #[inline]
     pub(crate) unsafe fn get<'a>(self) -> &'a Region {
         // SAFETY: REGION-3.
         unsafe { self.0.as_ref() }
@@ -96,6 +97,7 @@ impl RegionRef {
     ///
     /// # Safety
     /// - **REGION-6**: the caller owns a hold of that kind; it is given back by this call.
+    #[inline]
     pub(crate) unsafe fn release(self, holder: Holder) {
         // SAFETY: REGION-3 by REGION-6, until the gate's RMW, after which the pointer is not used.
         let gate: *const Gate = &unsafe { self.get() }.gate;
@@ -140,6 +142,7 @@ unsafe impl Sync for Part<'_> {}
 impl<'a> Part<'a> {
     /// # Safety
     /// - **REGION-3** for `'a`.
+    #[inline]
     pub(crate) unsafe fn whole(region: RegionRef) -> Self {
         // SAFETY: REGION-3, as required of the caller.
         let seen: &'a Region = unsafe { region.get() };
@@ -151,11 +154,13 @@ impl<'a> Part<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn region(self) -> &'a Region {
         // SAFETY: REGION-3: a part borrows the handle for `'a`.
         unsafe { self.region.get() }
     }
 
+    #[inline]
     pub(crate) fn gate(self) -> &'a Gate {
         &self.region().gate
     }

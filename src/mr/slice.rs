@@ -73,12 +73,14 @@ impl<'a> LocalMrSliceMut<'a> {
 }
 
 impl Sealed for LocalMrSlice<'_> {
+    #[inline]
     fn part(&self) -> Part<'_> {
         self.0
     }
 }
 
 impl Sealed for LocalMrSliceMut<'_> {
+    #[inline]
     fn part(&self) -> Part<'_> {
         self.0
     }

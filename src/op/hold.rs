@@ -50,6 +50,7 @@ const _: () = assert!(RegionRef::ALIGN > WRITE_BIT);
 impl Hold {
     /// # Safety
     /// - **HOLD-1**: the caller has entered the part's gate as `holder`; the hold takes that over.
+    #[inline]
     unsafe fn new(part: Part<'_>, holder: Holder) -> Self {
         let (lkey, _) = part.region().registration.inner().keys();
         Hold {
@@ -78,6 +79,7 @@ impl Hold {
     /// The hold as a number to post as `wr_id`: nothing else is needed to release it. Free of cost.
     /// Until [`from_wr_id`](Self::from_wr_id) the region stays held.
     #[must_use = "only this number releases the hold"]
+    #[inline]
     pub fn into_wr_id(self) -> u64 {
         let hold = ManuallyDrop::new(self);
         let kind = match hold.holder {
@@ -94,6 +96,7 @@ impl Hold {
     /// - **WRID-2**: it is turned back once: not for a second completion of the same work request.
     /// - **WRID-3**: the work request is over (rule R11): its completion, or a later one of the same
     ///   send queue, was polled, the post failed, or the queue pair was destroyed.
+    #[inline]
     pub unsafe fn from_wr_id(wr_id: u64) -> Self {
         let bits = wr_id as usize;
         // SAFETY: REGION-2 by WRID-1; the region lives because its hold is out, by WRID-2.
@@ -109,6 +112,7 @@ impl Hold {
 }
 
 impl Drop for Hold {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: REGION-6 by HOLD-1: this is the hold.
         unsafe { self.region.release(self.holder) }
@@ -124,12 +128,14 @@ impl fmt::Debug for Hold {
     }
 }
 
+#[inline]
 fn length_of_sge(part: Part<'_>) -> Result<u32> {
     u32::try_from(part.length).map_err(|_| Error::InvalidWorkRequest {
         reason: "a scatter/gather element is shorter than 4 GiB: hold a slice of the region",
     })
 }
 
+#[inline]
 fn checked<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
     if holder == Holder::NicWrite {
         mr.access().require(Access::LOCAL_WRITE)?;
@@ -235,6 +241,7 @@ pub trait Begin: LocalMrReadAccess {
 
 impl<T: LocalMrReadAccess + ?Sized> Begin for T {}
 
+#[inline]
 fn try_begin<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
     let part = checked(mr, holder)?;
     if !part.gate().try_enter(holder) {
@@ -244,6 +251,7 @@ fn try_begin<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Ho
     Ok(unsafe { Hold::new(part, holder) })
 }
 
+#[inline]
 fn begin<T: LocalMrReadAccess + ?Sized>(
     mr: &T,
     holder: Holder,

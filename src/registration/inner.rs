@@ -112,6 +112,7 @@ impl InnerCell {
 
     /// Both keys of one registration, `(lkey, rkey)`. One load.
     #[must_use]
+    #[inline]
     pub fn keys(&self) -> (u32, u32) {
         // Ordering: Relaxed. One location, so never a mixture; the keys are numbers and lead to no
         // other memory of this process.
@@ -121,6 +122,7 @@ impl InnerCell {
 
     /// The rights. One load.
     #[must_use]
+    #[inline]
     pub fn access(&self) -> Access {
         // Ordering: Relaxed, as in `keys`.
         Access::from_bits_retain(self.rights.load(Ordering::Relaxed) as u32)

@@ -53,6 +53,7 @@ impl Registration {
     }
 
     /// The state, as a snapshot.
+    #[inline]
     pub(crate) fn inner(&self) -> &InnerCell {
         &self.inner
     }
