@@ -24,9 +24,10 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering, fence};
 
+pub use snapshot::{Snapshot, Writer};
 pub use wait::Acquire;
+pub use word::Holder;
 use word::{Entry, Word};
-pub use word::{Holder, Snapshot, Writer};
 
 /// How long a waiter tries before it gives the processor away, and how long it lets an exclusive
 /// side go first.

@@ -90,7 +90,7 @@ impl Word {
         Snapshot {
             cpu_readers: self.readers(),
             nic_reads: self.nic_reads(),
-            writer: match self.0 & Self::EXCL {
+            writer: match self.bits() & Self::EXCL {
                 0 => None,
                 Self::CPU_EXCL => Some(Writer::Cpu),
                 _ => Some(Writer::Nic),
