@@ -31,16 +31,9 @@ use rdma_mr::{Access, Error};
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIGNALED: SendFlags = SendFlags::SIGNALED;
 
-/// A device, or `None` if this machine has none and is not the one that must.
-fn device() -> Option<Context> {
-    match Context::open(None) {
-        Ok(context) => Some(context),
-        Err(Error::NoDevice) if std::env::var_os("RDMA_MR_VM").is_none() => {
-            eprintln!("no device: run by `cargo xtask vm test`");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
+/// The device that these tests need.
+fn device() -> Context {
+    Context::open(None).unwrap()
 }
 
 /// The address of the device, for the connection manager.

@@ -1,0 +1,161 @@
+//! `cargo xtask`: the command line of the project's own tools, and nothing but the command line.
+
+mod loom;
+mod mutants;
+mod packages;
+mod process;
+mod steps;
+mod tasks;
+mod vm;
+mod vm_test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+
+use crate::process::Exit;
+
+const USAGE: &str = "\
+Usage: cargo xtask <command>
+
+  test                     everything: packages, lint, tests, models, real verbs in a VM
+  lint                     rustfmt, clippy (with and without `verbs`), rustdoc; warnings are errors
+  loom [--full] [FILTER] [-- ARGS...]
+                           the models in loom_tests/ whose file name contains FILTER;
+                           ARGS go to the test harness; --full lifts the bounds
+  mutants                  breaks the gate's orderings one by one; a model must fail each time
+  vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
+                           run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
+  vm test [--timeout SECONDS] [--memory MIB]
+                           tests/verbs_*.rs and examples/transfer.rs in such a VM
+  ci                       test, and the README's example
+";
+
+/// The limit of `vm test`, which boots once and runs many programs.
+const VM_TEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+fn main() -> ExitCode {
+    let result = dispatch(std::env::args_os().skip(1).collect());
+    let result = result.map_err(|error| match error.downcast::<lexopt::Error>() {
+        Ok(error) => Exit::usage(error).into(),
+        Err(error) => error,
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let exit = error.downcast_ref::<Exit>();
+            if exit.is_none_or(|exit| !exit.message.is_empty()) {
+                eprintln!("xtask: {error:#}");
+            }
+            ExitCode::from(exit.map_or(1, |exit| exit.code))
+        }
+    }
+}
+
+fn dispatch(mut args: Vec<OsString>) -> Result<()> {
+    let rest = split_at_dashes(&mut args);
+    let mut args = lexopt::Parser::from_args(args);
+    let command = match args.next()? {
+        Some(Value(command)) => command.string()?,
+        Some(Long("help") | Short('h')) => {
+            print!("{USAGE}");
+            return Ok(());
+        }
+        Some(other) => return Err(other.unexpected().into()),
+        None => bail!(Exit::usage(format!("no command given\n\n{USAGE}"))),
+    };
+    if rest.is_some() && !matches!(command.as_str(), "vm" | "loom") {
+        bail!(Exit::usage(format!("`{command}` takes nothing after `--`")));
+    }
+    match command.as_str() {
+        "vm" => return vm_command(args, rest),
+        "loom" => return loom_command(args, rest.unwrap_or_default()),
+        _ => {}
+    }
+    if let Some(extra) = args.next()? {
+        return Err(extra.unexpected().into());
+    }
+    match command.as_str() {
+        "test" => tasks::test(),
+        "lint" => tasks::lint(),
+        "mutants" => mutants::run(),
+        "ci" => tasks::ci(),
+        other => bail!(Exit::usage(format!("no command `{other}`\n\n{USAGE}"))),
+    }
+}
+
+/// Takes everything behind the first `--` out of `args`; `None` when there is no `--`.
+///
+/// Done before the options are parsed, so that `vm test` is the subcommand and `vm -- test` the
+/// guest's program of that name.
+fn split_at_dashes(args: &mut Vec<OsString>) -> Option<Vec<OsString>> {
+    let at = args.iter().position(|arg| arg == "--")?;
+    let rest = args.split_off(at + 1);
+    args.pop();
+    Some(rest)
+}
+
+fn loom_command(mut args: lexopt::Parser, harness_args: Vec<OsString>) -> Result<()> {
+    let mut full = false;
+    let mut filter = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("full") => full = true,
+            Value(value) if filter.is_none() => filter = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    loom::run(full, filter.as_deref().unwrap_or(""), &harness_args)
+}
+
+fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Result<()> {
+    let mut options = vm::Options::default();
+    let mut timeout = None;
+    let mut test = false;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("timeout") => timeout = Some(Duration::from_secs(args.value()?.parse()?)),
+            Long("memory") => options.memory_mib = args.value()?.parse()?,
+            Long("file") => options.files.push(args.value()?.string()?.parse()?),
+            Value(value) if value == "test" && !test => test = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if test {
+        if command.is_some() || !options.files.is_empty() {
+            bail!(Exit::usage("`vm test` takes no command and no files"));
+        }
+        options.timeout = timeout.unwrap_or(VM_TEST_TIMEOUT);
+        return vm_test::run(options);
+    }
+    options.timeout = timeout.unwrap_or(options.timeout);
+    let command = command
+        .unwrap_or_default()
+        .into_iter()
+        .map(|arg| arg.string().context("the guest's arguments must be UTF-8"))
+        .collect::<Result<Vec<_>>>()?;
+    if command.is_empty() {
+        bail!(Exit::usage("`vm` needs a command behind `--`"));
+    }
+    vm::run(&options, &command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_behind_the_first_dashes_are_left_alone() {
+        let mut args: Vec<OsString> = ["vm", "--memory", "9", "--", "sh", "--", "-c"]
+            .map(OsString::from)
+            .to_vec();
+        let rest = split_at_dashes(&mut args).unwrap();
+        assert_eq!(args, ["vm", "--memory", "9"]);
+        assert_eq!(rest, ["sh", "--", "-c"]);
+        assert_eq!(split_at_dashes(&mut args), None);
+    }
+}

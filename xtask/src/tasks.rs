@@ -1,0 +1,71 @@
+//! The sequences behind `cargo xtask lint`, `test` and `ci`.
+
+use anyhow::Result;
+
+use crate::packages::{self, Use};
+use crate::process::run;
+use crate::steps::Steps;
+use crate::workspace::cargo;
+use crate::{VM_TEST_TIMEOUT, loom, mutants, vm, vm_test};
+
+pub fn lint() -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("packages", packages_for_all)?;
+    lint_steps(&mut steps)?;
+    steps.summary();
+    Ok(())
+}
+
+pub fn test() -> Result<()> {
+    let mut steps = Steps::default();
+    test_steps(&mut steps)?;
+    steps.summary();
+    Ok(())
+}
+
+pub fn ci() -> Result<()> {
+    let mut steps = Steps::default();
+    test_steps(&mut steps)?;
+    steps.run("example", || {
+        run(cargo("run").args(["--release", "--example", "transfer"]))
+    })?;
+    steps.summary();
+    Ok(())
+}
+
+fn test_steps(steps: &mut Steps) -> Result<()> {
+    steps.run("packages", packages_for_all)?;
+    lint_steps(steps)?;
+    steps.run("tests", || run(cargo("test").arg("--workspace")))?;
+    steps.run("loom", || loom::run(false, "", &[]))?;
+    steps.run("mutants", mutants::run)?;
+    steps.run("build with verbs", || {
+        run(cargo("build").args(["--features", "verbs", "--all-targets"]))
+    })?;
+    steps.run("vm test", || {
+        vm_test::run(vm::Options {
+            timeout: VM_TEST_TIMEOUT,
+            ..vm::Options::default()
+        })
+    })
+}
+
+fn lint_steps(steps: &mut Steps) -> Result<()> {
+    steps.run("rustfmt", || run(cargo("fmt").args(["--all", "--check"])))?;
+    steps.run("clippy", || clippy(&[]))?;
+    steps.run("clippy with verbs", || clippy(&["--features", "verbs"]))?;
+    steps.run("rustdoc", || {
+        let mut doc = cargo("doc");
+        run(doc.arg("--no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))
+    })
+}
+
+fn clippy(features: &[&str]) -> Result<()> {
+    let mut clippy = cargo("clippy");
+    clippy.args(["--workspace", "--all-targets"]).args(features);
+    run(clippy.args(["--", "-D", "warnings"]))
+}
+
+fn packages_for_all() -> Result<()> {
+    packages::ensure(&[Use::Build, Use::Vm])
+}

@@ -1,0 +1,187 @@
+//! Starting the emulator, and learning how the guest's command ended.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{Exit, need_program};
+
+/// The exit status for a time limit that was exceeded, as of `timeout(1)`.
+const TIMED_OUT: u8 = 124;
+
+/// A panic reboots, and with `-no-reboot` that ends the emulator. An oops may leave a guest that
+/// hangs, so it is made a panic.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off";
+
+/// Without cmpxchg16b, which the kernel's allocator would use. After it, QEMU 7.2 was seen to keep a
+/// pointer's bits in the flags; an interrupt at that point ended in a double fault, once in some 60
+/// boots.
+const CPU: &str = "qemu64,-cx16";
+
+/// A machine that is ready to be booted.
+pub struct Machine<'a> {
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    /// Where the machine's logs go.
+    pub work_dir: &'a Path,
+    pub memory_mib: u32,
+    pub timeout: Duration,
+}
+
+/// How far the guest came, by its reports.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Booting,
+    SetupFailed(String),
+    Running,
+    Exited(u8),
+}
+
+/// Boots the machine, copies the command's output to stdout as it comes, and hands on the status.
+pub fn run(machine: &Machine<'_>) -> Result<()> {
+    let console = machine.work_dir.join("console");
+    let reports = machine.work_dir.join("reports");
+    let mut emulator = Emulator(command(machine, &console, &reports)?.spawn()?);
+    let mut output = emulator.0.stdout.take().context("the emulator's stdout")?;
+    let copier = thread::spawn(move || io::copy(&mut output, &mut io::stdout()));
+    let status = emulator.wait(machine.timeout)?;
+    // The emulator has ended, so this thread sees the end of its output.
+    let _ = copier.join();
+
+    let progress = progress(&fs::read_to_string(&reports).unwrap_or_default());
+    let log = || tail(&console);
+    match (progress, status) {
+        (Progress::Exited(0), _) => Ok(()),
+        (Progress::Exited(code), _) => bail!(Exit::new(code, "")),
+        (Progress::SetupFailed(what), _) => bail!("the guest's setup failed: {what}\n{}", log()),
+        (Progress::Booting, None) => bail!(timed_out(machine, &format!("booting\n{}", log()))),
+        (_, None) => bail!(timed_out(machine, "running the command")),
+        (Progress::Booting, Some(status)) => {
+            bail!("the guest did not boot (emulator: {status})\n{}", log())
+        }
+        (Progress::Running, Some(status)) => bail!(
+            "the guest went down before the command ended (emulator: {status})\n{}",
+            log()
+        ),
+    }
+}
+
+fn timed_out(machine: &Machine<'_>, doing: &str) -> Exit {
+    let limit = machine.timeout.as_secs();
+    Exit::new(
+        TIMED_OUT,
+        format!("time limit of {limit} s exceeded, VM killed while {doing}"),
+    )
+}
+
+fn command(machine: &Machine<'_>, console: &Path, reports: &Path) -> Result<Command> {
+    // The emulator must not outlive this program, however that ends.
+    let mut command = Command::new(need_program("setpriv")?);
+    command
+        .args(["--pdeathsig", "KILL"])
+        .arg(need_program("qemu-system-x86_64")?)
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-cpu", CPU, "-m"])
+        .arg(format!("{}M", machine.memory_mib))
+        .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
+        .arg("-kernel")
+        .arg(machine.kernel)
+        .arg("-initrd")
+        .arg(machine.initramfs)
+        .args(["-append", CMDLINE]);
+    let output = PathBuf::from("/dev/stdout");
+    for path in [console, &output, reports] {
+        let mut serial = std::ffi::OsString::from("file:");
+        serial.push(path);
+        command.arg("-serial").arg(serial);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// The running emulator, killed when dropped.
+struct Emulator(Child);
+
+impl Emulator {
+    /// Waits until the emulator ends; kills it after `limit` and returns `None`.
+    fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(Some(status));
+            }
+            if start.elapsed() >= limit {
+                self.kill();
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn kill(&mut self) {
+        // Fails only if the child has ended by itself, which is what we want.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Reads the guest's reports; see `init.sh` for their form. A report without its end of line may
+/// be cut short and does not count.
+fn progress(reports: &str) -> Progress {
+    let complete = reports.rfind('\n').map_or("", |end| &reports[..end]);
+    let mut progress = Progress::Booting;
+    for report in complete.lines() {
+        let (word, rest) = report.split_once(' ').unwrap_or((report, ""));
+        progress = match (word, rest.parse()) {
+            ("running", _) => Progress::Running,
+            ("exit", Ok(code)) => Progress::Exited(code),
+            ("setup", _) => Progress::SetupFailed(rest.to_owned()),
+            _ => continue,
+        };
+    }
+    progress
+}
+
+/// The last lines of the kernel's console.
+fn tail(console: &Path) -> String {
+    let log = fs::read(console).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    // The firmware clears the screen before it starts the kernel.
+    let log = log.rsplit("\x1b[2J").next().unwrap_or(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    let last = &lines[lines.len().saturating_sub(50)..];
+    format!("--- the guest's console\n{}\n---", last.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_report_counts() {
+        assert_eq!(progress(""), Progress::Booting);
+        assert_eq!(progress("running\n"), Progress::Running);
+        assert_eq!(progress("running\nexit 7\n"), Progress::Exited(7));
+        assert_eq!(
+            progress("setup insmod x\n"),
+            Progress::SetupFailed("insmod x".into())
+        );
+    }
+
+    #[test]
+    fn a_broken_report_is_no_exit_status() {
+        for broken in ["exit 1", "exit\n", "exit 300\n", "exit x\n", "exit -1\n"] {
+            let reports = format!("running\n{broken}");
+            assert_eq!(progress(&reports), Progress::Running, "{broken:?}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask vm test`: runs what needs a verbs device, in one VM that has one.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::packages::{self, Use};
+use crate::vm::{self, Guest};
+use crate::workspace::{self, executables};
+
+/// Shell functions; the items to run are appended.
+const FUNCTIONS: &str = include_str!("vm_test.sh");
+
+const MODES: &[&str] = &["send", "write", "read"];
+
+/// Each transfer has a port of its own: a closed one may stay taken for a while.
+const FIRST_PORT: u16 = 18515;
+
+/// Builds the programs, boots a VM with `options` and runs them in it.
+pub fn run(options: vm::Options) -> Result<()> {
+    vm::prerequisites()?;
+    packages::ensure(&[Use::Build])?;
+    if workspace::test_targets("verbs_")?.is_empty() {
+        bail!("there is no test target `verbs_*` to run");
+    }
+    let tests = executables(
+        build("test").args(["--no-run", "--test", "verbs_*"]),
+        "test",
+    )?;
+    let examples = executables(build("build").args(["--example", "transfer"]), "example")?;
+    let (_, transfer) = examples.first().context("cargo built no `transfer`")?;
+
+    let mut guest = Guest::new()?;
+    let mut script = FUNCTIONS.to_owned();
+    for (name, path) in &tests {
+        let program = format!("/tests/{name}");
+        guest.add_file(path, &program)?;
+        script += &format!("run_test {name} {program}\n");
+    }
+    guest.add_file(transfer, "/tests/transfer")?;
+    for (mode, port) in MODES.iter().zip(FIRST_PORT..) {
+        script += &format!("run_transfer /tests/transfer {mode} {port}\n");
+    }
+    script += "finish\n";
+    guest.add_script("/tests/run", &script);
+    vm::boot(&options, guest, &["/tests/run".to_owned()])
+}
+
+fn build(subcommand: &str) -> Command {
+    let mut command = workspace::cargo(subcommand);
+    command.args(["--package", workspace::PACKAGE, "--release"]);
+    command.args(["--features", "verbs"]);
+    command
+}

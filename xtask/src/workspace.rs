@@ -1,0 +1,103 @@
+//! Where the workspace is, what targets it has, and how cargo is called on it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process;
+
+/// The package that is tested.
+pub const PACKAGE: &str = "rdma-mr";
+
+/// The root of the repository.
+///
+/// What `cargo run` says goes before what the compiler saw: checkouts that share a target directory
+/// share this program.
+pub fn root() -> PathBuf {
+    let manifest_dir = std::env::var_os("CARGO_MANIFEST_DIR");
+    let mut root = PathBuf::from(manifest_dir.unwrap_or(env!("CARGO_MANIFEST_DIR").into()));
+    root.pop();
+    root
+}
+
+/// `cargo SUBCOMMAND` in the root of the workspace, by the cargo that started this program.
+pub fn cargo(subcommand: &str) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.arg(subcommand).current_dir(root());
+    command
+}
+
+/// The directory that build products and caches go to.
+pub fn target_dir() -> Result<PathBuf> {
+    let directory = metadata()?["target_directory"].as_str().map(PathBuf::from);
+    directory.context("cargo metadata names no target directory")
+}
+
+/// The names of the package's test targets that start with `prefix`.
+pub fn test_targets(prefix: &str) -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let package = items(&metadata["packages"]).find(|package| package["name"] == PACKAGE);
+    let package = package.with_context(|| format!("no package `{PACKAGE}` in the workspace"))?;
+    let names = items(&package["targets"])
+        .filter(|target| is_kind(target, "test"))
+        .filter_map(|target| target["name"].as_str())
+        .filter(|name| name.starts_with(prefix))
+        .map(str::to_owned)
+        .collect();
+    Ok(names)
+}
+
+/// Runs a `cargo build` or `cargo test --no-run` and returns the executables it made of targets of
+/// this kind, by name and path. Compiler messages go to the terminal.
+pub fn executables(command: &mut Command, kind: &str) -> Result<Vec<(String, PathBuf)>> {
+    let messages = process::text(command.arg("--message-format=json-render-diagnostics"))?;
+    messages
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).context("cargo printed an unreadable message"))
+        .filter_map(|message| message.map(|m| executable(&m, kind)).transpose())
+        .collect()
+}
+
+fn executable(message: &Value, kind: &str) -> Option<(String, PathBuf)> {
+    let path = message["executable"].as_str()?;
+    let name = message["target"]["name"].as_str()?;
+    is_kind(&message["target"], kind).then(|| (name.to_owned(), path.into()))
+}
+
+fn metadata() -> Result<Value> {
+    let mut command = cargo("metadata");
+    command.args(["--no-deps", "--format-version=1"]);
+    serde_json::from_slice(&process::output(&mut command)?).context("cargo metadata is unreadable")
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn is_kind(target: &Value, kind: &str) -> bool {
+    items(&target["kind"]).any(|k| k == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_executables_of_the_kind_are_taken() {
+        let message = |kind: &str, executable: Value| {
+            serde_json::json!({
+                "reason": "compiler-artifact",
+                "target": {"name": "verbs_a", "kind": [kind]},
+                "executable": executable,
+            })
+        };
+        let found = executable(&message("test", "/t/verbs_a-1".into()), "test");
+        assert_eq!(found, Some(("verbs_a".into(), "/t/verbs_a-1".into())));
+        assert_eq!(executable(&message("test", Value::Null), "test"), None);
+        assert_eq!(executable(&message("lib", "/t/x".into()), "test"), None);
+    }
+}
