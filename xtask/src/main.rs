@@ -1,5 +1,6 @@
 //! `cargo xtask`: the command line of the project's own tools, and nothing but the command line.
 
+mod house;
 mod loom;
 mod mutants;
 mod packages;
@@ -23,7 +24,8 @@ const USAGE: &str = "\
 Usage: cargo xtask <command>
 
   test                     everything: packages, lint, tests, models, real verbs in a VM
-  lint                     rustfmt, clippy (with and without `verbs`), rustdoc; warnings are errors
+  lint                     rustfmt, the house's own rules, clippy (with and without `verbs`),
+                           rustdoc; warnings are errors
   loom [--full] [FILTER] [-- ARGS...]
                            the models in loom_tests/ whose file name contains FILTER;
                            ARGS go to the test harness; --full lifts the bounds

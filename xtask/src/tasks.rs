@@ -6,7 +6,7 @@ use crate::packages::{self, Use};
 use crate::process::run;
 use crate::steps::Steps;
 use crate::workspace::cargo;
-use crate::{VM_TEST_TIMEOUT, loom, mutants, vm, vm_test};
+use crate::{VM_TEST_TIMEOUT, house, loom, mutants, vm, vm_test};
 
 pub fn lint() -> Result<()> {
     let mut steps = Steps::default();
@@ -52,6 +52,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
 
 fn lint_steps(steps: &mut Steps) -> Result<()> {
     steps.run("rustfmt", || run(cargo("fmt").args(["--all", "--check"])))?;
+    steps.run("house", house::check)?;
     steps.run("clippy", || clippy(&[]))?;
     steps.run("clippy with verbs", || clippy(&["--features", "verbs"]))?;
     steps.run("rustdoc", || {

@@ -1,0 +1,158 @@
+//! Checks what ARCHITECTURE.md and SAFETY.md say of the source: imports point one way, no lock where
+//! there must be none, every clause that the code names is written down and the other way round.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// Each room, and what it may import. `error` may be imported by all, and itself names what an
+/// error tells of.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("sync", &[]),
+    ("leaks", &[]),
+    ("error", &["gate", "registration"]),
+    ("gate", &["error", "sync"]),
+    ("registration", &["error", "leaks", "sync"]),
+    ("work", &["error"]),
+    ("mr", &["error", "gate", "registration", "work"]),
+    (
+        "op",
+        &["error", "gate", "leaks", "mr", "registration", "work"],
+    ),
+    ("backend", &["error", "registration", "sync", "work"]),
+];
+
+/// Rooms on the way of an access or an operation: no lock is theirs.
+const LOCK_FREE: &[&str] = &["gate", "registration", "mr", "op", "work"];
+
+pub fn check() -> Result<()> {
+    let root = workspace::root();
+    let mut problems = Vec::new();
+    let mut named = BTreeSet::new();
+    for (path, text) in sources(&root.join("src"))? {
+        let name = path
+            .strip_prefix(&root)
+            .unwrap_or(&path)
+            .display()
+            .to_string();
+        let code = before_tests(&text);
+        let room = room_of(&name);
+        for (number, line) in code.lines().enumerate() {
+            named.extend(clauses(line));
+            let at = format!("{name}:{}", number + 1);
+            let line = line.trim_start();
+            if line.starts_with("//") {
+                continue;
+            }
+            problems.extend(wrong_imports(room, line).map(|to| format!("{at}: {room} -> {to}")));
+            if LOCK_FREE.contains(&room) && (line.contains("Mutex") || line.contains("RwLock")) {
+                problems.push(format!("{at}: a lock in {room}"));
+            }
+        }
+    }
+    let safety = fs::read_to_string(root.join("SAFETY.md")).context("SAFETY.md")?;
+    let written: BTreeSet<String> = safety.lines().flat_map(clauses).collect();
+    let missing = named.difference(&written);
+    problems.extend(missing.map(|id| format!("{id} is named in src/ and not in SAFETY.md")));
+    // The axioms are of the world, not of an item.
+    let unused = written
+        .difference(&named)
+        .filter(|id| !id.starts_with("AX-"));
+    problems.extend(unused.map(|id| format!("{id} is in SAFETY.md and nowhere in src/")));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", problems.join("\n"))
+}
+
+fn sources(directory: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.append(&mut sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            found.insert(path, text);
+        }
+    }
+    Ok(found)
+}
+
+/// Tests stand at the end of a file and may import what they like.
+fn before_tests(text: &str) -> &str {
+    text.find("#[cfg(test)]\nmod ")
+        .map_or(text, |at| &text[..at])
+}
+
+/// `src/gate/word.rs` is in `gate`, `src/work.rs` in `work`; what is in neither (`lib.rs`) in none.
+fn room_of(name: &str) -> &str {
+    let inside = name.strip_prefix("src/").unwrap_or(name);
+    let first = inside.split('/').next().unwrap_or(inside);
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+/// The rooms that `line` names as `crate::ROOM` and that `room` may not import.
+fn wrong_imports<'a>(room: &'a str, line: &'a str) -> impl Iterator<Item = &'a str> {
+    let allowed = ROOMS.iter().find(|(name, _)| *name == room);
+    line.match_indices("crate::")
+        .filter_map(move |(at, found)| {
+            let rest = &line[at + found.len()..];
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+            let to = &rest[..end];
+            let is_room = ROOMS.iter().any(|(name, _)| *name == to);
+            let (_, allowed) = allowed?;
+            (is_room && to != room && !allowed.contains(&to)).then_some(to)
+        })
+}
+
+/// Words like `SLICE-1`.
+fn clauses(line: &str) -> Vec<String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    line.split(|c: char| !word(c))
+        .filter(|id| {
+            id.split_once('-').is_some_and(|(letters, digits)| {
+                letters.len() >= 2
+                    && letters.chars().all(|c| c.is_ascii_uppercase())
+                    && !digits.is_empty()
+                    && digits.chars().all(|c| c.is_ascii_digit())
+            })
+        })
+        // Names of licences, digests and standards look the same.
+        .filter(|id| !id.starts_with("SHA-") && !id.starts_with("UTF-"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_house_is_as_it_is_written() {
+        check().unwrap();
+    }
+
+    #[test]
+    fn imports_that_point_the_wrong_way_are_found() {
+        let wrong = |room, line| wrong_imports(room, line).collect::<Vec<_>>();
+        assert_eq!(wrong("gate", "use crate::mr::LocalMr;"), ["mr"]);
+        assert_eq!(wrong("backend", "    crate::gate::Gate::new()"), ["gate"]);
+        assert!(wrong("op", "use crate::mr::Part;").is_empty());
+        assert!(wrong("mr", "use crate::mr::region::Part;").is_empty());
+        assert_eq!(room_of("src/gate/word.rs"), "gate");
+        assert_eq!(room_of("src/work.rs"), "work");
+    }
+
+    #[test]
+    fn clauses_are_told_from_other_words() {
+        assert_eq!(
+            clauses("// SAFETY: SLICE-1 by `REG-4`; UTF-8, a-1, R14"),
+            ["SLICE-1", "REG-4"]
+        );
+    }
+}
