@@ -59,6 +59,8 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut cx = Context::from_waker(Waker::noop());
     let mut held: Vec<Permit<'_>> = Vec::new();
     let mut waiting: Vec<(Holder, Pin<Box<Acquire<'_>>>)> = Vec::new();
+    // As good as forgotten: nothing touches them before all has been checked.
+    let mut forgotten = Vec::new();
     let (mut closed, mut asked) = (false, false);
     for step in steps {
         match step {
@@ -108,7 +110,7 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Forget(at) if !waiting.is_empty() => {
                 let at = usize::from(at) % waiting.len();
-                std::mem::forget(waiting.swap_remove(at));
+                forgotten.push(waiting.swap_remove(at));
             }
             Step::Close => {
                 gate.close();
@@ -130,4 +132,5 @@ fuzz_target!(|steps: Vec<Step>| {
     assert!(gate.state().is_free());
     assert!(gate.acquire(Holder::CpuRead).is_ok());
     assert!(gate.try_acquire(Holder::CpuWrite).is_ok());
+    drop(forgotten);
 });
