@@ -16,7 +16,7 @@
 //! let a = pd.create_qp(&cq_a, &cq_a, QpCaps::default())?;
 //! let b = pd.create_qp(&cq_b, &cq_b, QpCaps::default())?;
 //! QueuePair::connect_pair(&a, &b)?;
-//! let (mut a, mut b) = (Endpoint::new(a, cq_a), Endpoint::new(b, cq_b));
+//! let (mut a, mut b) = (Endpoint::new(a), Endpoint::new(b));
 //!
 //! let mut from = LocalMr::alloc(&pd, 4096)?;
 //! let to = LocalMr::alloc(&pd, 4096)?;

@@ -6,21 +6,19 @@ use std::time::{Duration, Instant};
 use event_listener::{Event, Listener};
 
 #[cfg(loom)]
-pub(crate) use loom::{
-    sync::{
-        Condvar, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering, fence},
-    },
-    thread,
-};
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(all(loom, feature = "soft"))]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 
 #[cfg(not(loom))]
 pub(crate) use std::{
     hint::spin_loop,
-    sync::{
-        Condvar, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering, fence},
-    },
+    sync::atomic::{AtomicU64, Ordering, fence},
+};
+/// For the NIC in software, which under loom has no thread and never sleeps.
+#[cfg(all(not(loom), feature = "soft"))]
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard},
     thread,
 };
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use crate::error::Result;
 
@@ -138,7 +139,10 @@ pub struct RecvWr<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the names are those of the verbs' manual: IBV_WC_*")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the verbs' manual: IBV_WC_*"
+)]
 pub enum WcStatus {
     Success = 0,
     LocLenErr = 1,
@@ -226,7 +230,10 @@ impl fmt::Display for WcStatus {
 /// What completed (`enum ibv_wc_opcode`). Meaningful only with [`WcStatus::Success`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the names are those of the verbs' manual: IBV_WC_*")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the verbs' manual: IBV_WC_*"
+)]
 pub enum WcOpcode {
     Send,
     Write,
@@ -307,11 +314,17 @@ impl Default for QpCaps {
 /// - **QP-2**: after `Err` from a post the NIC does not touch them at all.
 /// - **QP-3**: every work request with [`SendFlags::SIGNALED`], every receive, and every one that
 ///   fails gets at most one completion, which carries its `wr_id`.
+/// - **QP-6**: its completions arrive at [`send_cq`](Self::send_cq) and
+///   [`recv_cq`](Self::recv_cq), and while it lives no other queue pair that feeds one of these has
+///   its number.
 /// - **QP-5**: completions of one send queue come in the order of the posts, and so do those of one
 ///   receive queue: a completion says that what was posted before it to the same queue is over.
 /// - **QP-4**: after [`destroy`](Self::destroy) returned `Ok`, the NIC carries out none of its work
 ///   requests any more.
 pub unsafe trait QueuePair: Sized {
+    /// The completion queues that it feeds.
+    type Cq: CompletionQueue;
+
     /// Posts to the send queue (`ibv_post_send`). Does not wait.
     ///
     /// # Errors
@@ -335,6 +348,12 @@ pub unsafe trait QueuePair: Sized {
     /// - **POST-2**: the bytes that `wr.sge` names stay allocated, and nobody reads or writes them,
     ///   until the work request is over (QP-1); **POST-3** as for `post_send`.
     unsafe fn post_recv(&self, wr: &RecvWr<'_>) -> Result<()>;
+
+    /// Where the completions of the send queue arrive.
+    fn send_cq(&self) -> &Self::Cq;
+
+    /// Where the completions of the receive queue arrive; may be the same.
+    fn recv_cq(&self) -> &Self::Cq;
 
     /// What the queue pair takes.
     fn caps(&self) -> QpCaps;
@@ -364,11 +383,18 @@ pub unsafe trait CompletionQueue {
     /// The provider's; a queue that was overrun is one (rule R15). Nothing is known to be over then
     /// (rule R11).
     fn poll(&self, out: &mut [WorkCompletion]) -> Result<usize>;
+
+    /// Whether the two are handles of one queue.
+    fn is_same_as(&self, other: &Self) -> bool;
 }
 
 // SAFETY: CQ-1, CQ-2: it is the same queue.
-unsafe impl<C: CompletionQueue + ?Sized> CompletionQueue for std::sync::Arc<C> {
+unsafe impl<C: CompletionQueue + ?Sized> CompletionQueue for Arc<C> {
     fn poll(&self, out: &mut [WorkCompletion]) -> Result<usize> {
         C::poll(self, out)
+    }
+
+    fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self, other) || C::is_same_as(self, other)
     }
 }

@@ -6,13 +6,13 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdma_mr::backend::verbs::{CompletionQueue, Context, ProtectionDomain, QueuePair};
+use rdma_mr::backend::verbs::{Context, ProtectionDomain, QueuePair};
 use rdma_mr::op::Done;
 use rdma_mr::prelude::*;
 use rdma_mr::work::{QpCaps, SendFlags, SendOp, WcStatus};
 use rdma_mr::{Error, MrOptions, MrToken, leaks};
 
-type End = Endpoint<QueuePair, Arc<CompletionQueue>>;
+type End = Endpoint<QueuePair>;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const ALL: Access = Access::all();
@@ -24,12 +24,11 @@ fn pd() -> Arc<ProtectionDomain> {
 fn pair(pd: &Arc<ProtectionDomain>) -> (End, End) {
     let make = || {
         let cq = pd.context().create_cq(512).unwrap();
-        let qp = pd.create_qp(&cq, &cq, QpCaps::default()).unwrap();
-        (qp, cq)
+        pd.create_qp(&cq, &cq, QpCaps::default()).unwrap()
     };
-    let ((a, cq_a), (b, cq_b)) = (make(), make());
+    let (a, b) = (make(), make());
     QueuePair::connect_loopback(&a, &b, None).unwrap();
-    (Endpoint::new(a, cq_a), Endpoint::new(b, cq_b))
+    (Endpoint::new(a), Endpoint::new(b))
 }
 
 fn filled(pd: &Arc<ProtectionDomain>, access: Access, byte: u8) -> LocalMr {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdma_mr::op::{Begin, Done, Endpoint, Hold};
 use rdma_mr::registration::Registrar;
-use rdma_mr::work::{CompletionQueue, QueuePair, RemoteAddr};
+use rdma_mr::work::{QueuePair, RemoteAddr};
 use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, Rejected};
 
 use crate::Failure;
@@ -18,15 +18,15 @@ const NAP: Duration = Duration::from_millis(50);
 
 /// What the backends differ in, beside the queues.
 pub trait Fabric {
+    /// Both of its completion queues are one.
     type Qp: QueuePair;
-    type Cq: CompletionQueue;
     type Pd: Registrar;
 
     fn pd(&self) -> &Arc<Self::Pd>;
     /// Asks for an event at the next completion; what is there already makes none.
-    fn arm(&self, cq: &Self::Cq) -> Result<(), Failure>;
+    fn arm(&self, cq: &<Self::Qp as QueuePair>::Cq) -> Result<(), Failure>;
     /// Sleeps until the event comes, at most for `limit`.
-    fn sleep(&self, cq: &Self::Cq, limit: Duration) -> Result<(), Failure>;
+    fn sleep(&self, cq: &<Self::Qp as QueuePair>::Cq, limit: Duration) -> Result<(), Failure>;
     /// Whether the peer has gone away.
     fn peer_is_gone(&mut self) -> bool;
 }
@@ -51,7 +51,7 @@ pub struct Arrival {
 }
 
 pub struct Link<F: Fabric> {
-    endpoint: Endpoint<F::Qp, F::Cq>,
+    endpoint: Endpoint<F::Qp>,
     fabric: F,
     posted: VecDeque<LocalMr>,
     arrived: VecDeque<Done>,
@@ -61,11 +61,7 @@ pub struct Link<F: Fabric> {
 
 impl<F: Fabric> Link<F> {
     /// A link that can take `receives` messages.
-    pub fn new(
-        endpoint: Endpoint<F::Qp, F::Cq>,
-        fabric: F,
-        receives: usize,
-    ) -> Result<Self, Failure> {
+    pub fn new(endpoint: Endpoint<F::Qp>, fabric: F, receives: usize) -> Result<Self, Failure> {
         let outbox = LocalMr::alloc(fabric.pd(), 8 * MAX_BYTES)?;
         let mut link = Link {
             endpoint,
@@ -110,9 +106,9 @@ impl<F: Fabric> Link<F> {
         if self.poll()? > 0 {
             return Ok(());
         }
-        self.fabric.arm(self.endpoint.cq())?;
+        self.fabric.arm(self.endpoint.qp().send_cq())?;
         if self.poll()? == 0 {
-            self.fabric.sleep(self.endpoint.cq(), NAP)?;
+            self.fabric.sleep(self.endpoint.qp().send_cq(), NAP)?;
         }
         Ok(())
     }
@@ -211,7 +207,7 @@ impl<F: Fabric> Link<F> {
     fn post<T>(
         &mut self,
         mut hold: Hold,
-        post: impl Fn(&mut Endpoint<F::Qp, F::Cq>, Hold) -> Result<T, Rejected<Hold>>,
+        post: impl Fn(&mut Endpoint<F::Qp>, Hold) -> Result<T, Rejected<Hold>>,
     ) -> Result<(), Failure> {
         loop {
             match post(&mut self.endpoint, hold) {

@@ -24,18 +24,17 @@ struct Device {
 
 impl Fabric for Device {
     type Qp = QueuePair;
-    type Cq = Arc<CompletionQueue>;
     type Pd = ProtectionDomain;
 
     fn pd(&self) -> &Arc<ProtectionDomain> {
         &self.pd
     }
 
-    fn arm(&self, cq: &Self::Cq) -> Result<(), Failure> {
+    fn arm(&self, cq: &Arc<CompletionQueue>) -> Result<(), Failure> {
         Ok(cq.req_notify(false)?)
     }
 
-    fn sleep(&self, cq: &Self::Cq, limit: Duration) -> Result<(), Failure> {
+    fn sleep(&self, cq: &Arc<CompletionQueue>, limit: Duration) -> Result<(), Failure> {
         cq.wait_event(Some(limit))?;
         Ok(())
     }
@@ -106,7 +105,7 @@ fn config(context: &Context, options: &Options) -> Result<cm::Config, Failure> {
 }
 
 fn link(connection: cm::Connection, receives: usize) -> Result<Link<Device>, Failure> {
-    let endpoint = Endpoint::new(connection.qp, connection.send_cq);
+    let endpoint = Endpoint::new(connection.qp);
     let device = Device {
         pd: connection.pd,
         connection: connection.link,

@@ -3,6 +3,10 @@
 //! is known to nobody above it.
 
 #[cfg(feature = "soft")]
+#[cfg_attr(
+    loom,
+    allow(dead_code, unused_imports, reason = "the NIC has no thread there")
+)]
 pub mod soft;
 #[cfg(all(feature = "verbs", not(loom)))]
 pub mod verbs;

@@ -95,6 +95,15 @@ impl Gate {
         }
     }
 
+    /// A free gate with the same patience, closed if this one is.
+    pub(crate) fn alike(&self) -> Self {
+        let new = Self::with_patience(self.patience());
+        if self.state().closed {
+            new.close();
+        }
+        new
+    }
+
     /// How long its waiters spin and stand back.
     #[must_use]
     pub fn patience(&self) -> Patience {

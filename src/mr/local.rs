@@ -99,32 +99,32 @@ impl LocalMr {
     /// The region, as it was, with [`Error::Held`] if an operation is in flight,
     /// [`Error::PartsAlive`] if other regions were split from it, [`Error::Deregister`] with what the
     /// provider said; as an [`io::Error`].
-    pub fn close(self) -> Result<Memory, (Self, io::Error)> {
-        let region = self.region;
-        let (others, patience) = {
-            if let Err(error) = self.part().must_be_free() {
-                return Err((self, error.into()));
-            }
-            let seen = self.part().region();
-            (
-                Arc::strong_count(&seen.registration) - 1,
-                seen.gate.patience(),
-            )
-        };
-        if others > 0 {
-            return Err((self, Error::PartsAlive { others }.into()));
+    pub fn close(mut self) -> Result<Memory, (Self, io::Error)> {
+        if let Err(error) = self.end() {
+            return Err((self, error.into()));
         }
-        let _ = ManuallyDrop::new(self);
-        // SAFETY: REGION-5: the handle was given up just now, and no hold is out: `is_free` saw
-        // none, and holds begin through the handle only.
-        let region = unsafe { region.into_region() };
-        let registration = Arc::try_unwrap(region.registration)
-            .unwrap_or_else(|_| unreachable!("this is the only part, and parts come from parts"));
-        registration.end().map_err(|(registration, error)| {
-            let registration = Arc::new(registration);
-            let again = RegionRef::new(region.addr, region.length, registration, patience);
-            (LocalMr::new(again), Error::Deregister(error).into())
-        })
+        let handle = ManuallyDrop::new(self);
+        // SAFETY: REGION-5: the handle is given up here, and no hold is out: `end` saw none, and
+        // holds begin through the handle only.
+        let region = unsafe { handle.region.into_region() };
+        match Arc::try_unwrap(region.registration) {
+            Ok(registration) => Ok(registration.into_memory()),
+            Err(_) => unreachable!("`end` saw that it is the only part, and parts come from parts"),
+        }
+    }
+
+    /// Deregisters, if nothing is in the way.
+    fn end(&mut self) -> Result<()> {
+        self.part().must_be_free()?;
+        // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
+        let registration = &mut unsafe { self.region.get_mut() }.registration;
+        let others = Arc::strong_count(registration) - 1;
+        match Arc::get_mut(registration) {
+            Some(alone) => alone.end().map_err(Error::Deregister),
+            None => Err(Error::PartsAlive {
+                others: others.max(1),
+            }),
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::local::LocalMr;
-use super::region::RegionRef;
+use super::region::{Region, RegionRef};
 use crate::error::{Error, Rejected, Result};
-use crate::gate::Patience;
+use crate::gate::{Gate, Patience};
 use crate::registration::{Access, Mapping, Memory, Pages, Registrar, Registration, StableMemory};
 
 /// How to register a region.
@@ -104,12 +104,12 @@ impl MrOptions {
         let (addr, length) = (memory.addr(), memory.length());
         let registrar: Arc<dyn Registrar> = Arc::clone(registrar) as _;
         match Registration::new(registrar, memory, self.access) {
-            Ok(registration) => Ok(LocalMr::new(RegionRef::new(
+            Ok(registration) => Ok(LocalMr::new(RegionRef::new(Region {
+                gate: Gate::with_patience(self.patience),
                 addr,
                 length,
-                Arc::new(registration),
-                self.patience,
-            ))),
+                registration: Arc::new(registration),
+            }))),
             Err(Rejected { value, error }) => {
                 let memory = value.downcast().expect("it was made of a T");
                 Err(Rejected::new(memory, error))

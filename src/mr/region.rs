@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Holder, Patience};
+use crate::gate::{Gate, Holder};
 use crate::registration::Registration;
 
 pub(crate) struct Region {
@@ -38,18 +38,8 @@ impl RegionRef {
     /// How low the address's bits are zero: a hold keeps its kind there.
     pub(crate) const ALIGN: usize = align_of::<CachePadded<Region>>();
 
-    pub(crate) fn new(
-        addr: NonNull<u8>,
-        length: usize,
-        registration: Arc<Registration>,
-        patience: Patience,
-    ) -> Self {
-        let region = Box::new(CachePadded::new(Region {
-            gate: Gate::with_patience(patience),
-            addr,
-            length,
-            registration,
-        }));
+    pub(crate) fn new(region: Region) -> Self {
+        let region = Box::new(CachePadded::new(region));
         RegionRef(NonNull::from(Box::leak(region)))
     }
 

@@ -11,7 +11,8 @@ use crate::error::{Error, Rejected, Result};
 
 impl LocalMr {
     /// Splits the region in two: returns the bytes in `0..at`, keeps those in `at..`. Both share
-    /// the registration and its keys; each has a gate of its own. One allocation, no system call.
+    /// the registration and its keys; each has a gate of its own, shut down if this one is. One
+    /// allocation, no system call.
     ///
     /// ```
     /// use rdma_mr::{LocalMr, LocalMrReadAccess, MrAccess, backend::soft::Nic};
@@ -29,12 +30,12 @@ impl LocalMr {
     /// empty, [`Error::Held`] if an operation is in flight. The region is as it was then.
     pub fn split_to(&mut self, at: usize) -> Result<LocalMr> {
         let region = self.splittable(at)?;
-        let front = RegionRef::new(
-            region.addr,
-            at,
-            Arc::clone(&region.registration),
-            region.gate.patience(),
-        );
+        let front = RegionRef::new(Region {
+            gate: region.gate.alike(),
+            addr: region.addr,
+            length: at,
+            registration: Arc::clone(&region.registration),
+        });
         // SAFETY: PART-1: `at` lies within the region.
         region.addr = unsafe { region.addr.add(at) };
         region.length -= at;
@@ -53,7 +54,8 @@ impl LocalMr {
     }
 
     /// Joins `next`, which must lie right behind this region on the same registration, to it.
-    /// The inverse of [`split_off`](Self::split_off). No allocation, no system call.
+    /// The inverse of [`split_off`](Self::split_off); shut down if either was. No allocation, no
+    /// system call.
     ///
     /// # Errors
     /// `next` as it was, with [`Error::NotAdjacent`], or [`Error::Held`] if an operation is in
@@ -63,6 +65,9 @@ impl LocalMr {
             return Err(Rejected::new(next, error));
         }
         let length = next.part().length;
+        if next.state().closed {
+            self.shutdown();
+        }
         drop(next);
         // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
         unsafe { self.region.get_mut() }.length += length;

@@ -5,34 +5,65 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Hold;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Holder;
 use crate::leaks;
 use crate::work::{
-    CompletionQueue, QpCaps, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr, WcStatus,
+    CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr, WcStatus,
     WorkCompletion,
 };
 
-/// Names an operation of one endpoint, from its post on.
+/// Names an operation of one endpoint, from its post on: it is the work request's `wr_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(u64);
-
-/// Sets the receives' numbers apart from the sends'.
-const RECV: u64 = 1 << 63;
 
 impl OpId {
     /// Whether it is a receive.
     #[must_use]
     pub fn is_recv(self) -> bool {
-        self.0 & RECV != 0
+        self.0 & Numbers::RECV != 0
     }
 
-    /// The number of the operation within its queue, from 0.
+    /// The number of the operation within its queue, from 0; starts anew after 2⁴⁸.
     #[must_use]
     pub fn sequence(self) -> u64 {
-        self.0 & !RECV
+        self.0 & Numbers::SEQUENCE
+    }
+}
+
+/// The `wr_id`s of one queue: `RECV` (1 bit), the endpoint's number (15), the sequence (48). With the
+/// endpoint's number in them, a completion that an earlier owner of the queue pair's number left
+/// behind is not taken for one of ours.
+#[derive(Clone, Copy)]
+struct Numbers(u64);
+
+impl Numbers {
+    const RECV: u64 = 1 << 63;
+    const SEQUENCE: u64 = (1 << 48) - 1;
+
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Ordering: Relaxed. Only that the numbers differ matters.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Numbers((number << 48) & !Self::RECV)
+    }
+
+    fn of_receives(self) -> Self {
+        Numbers(self.0 | Self::RECV)
+    }
+
+    fn id(self, sequence: u64) -> OpId {
+        OpId(self.0 | (sequence & Self::SEQUENCE))
+    }
+
+    /// How many operations lie between the one with sequence `first` and the one with that `wr_id`.
+    fn distance(self, first: u64, wr_id: u64) -> Option<usize> {
+        let ours = wr_id & !Self::SEQUENCE == self.0;
+        let distance = wr_id.wrapping_sub(first) & Self::SEQUENCE;
+        usize::try_from(distance).ok().filter(|_| ours)
     }
 }
 
@@ -68,7 +99,7 @@ pub struct Done {
 /// let a = pd.create_qp(&cq_a, &cq_a, QpCaps::default())?;
 /// let b = pd.create_qp(&cq_b, &cq_b, QpCaps::default())?;
 /// QueuePair::connect_pair(&a, &b)?;
-/// let (mut a, mut b) = (Endpoint::new(a, cq_a), Endpoint::new(b, cq_b));
+/// let (mut a, mut b) = (Endpoint::new(a), Endpoint::new(b));
 ///
 /// let (mut from, to) = (LocalMr::alloc(&pd, 64)?, LocalMr::alloc(&pd, 64)?);
 /// from.as_mut_slice()[..5].copy_from_slice(b"hello");
@@ -80,41 +111,33 @@ pub struct Done {
 /// assert_eq!(&bytes[..5], b"hello");
 /// # Ok::<(), rdma_mr::Error>(())
 /// ```
-pub struct Endpoint<Q: QueuePair, C: CompletionQueue> {
+pub struct Endpoint<Q: QueuePair> {
     qp: ManuallyDrop<Q>,
-    cq: C,
+    one_cq: bool,
     sends: Outstanding,
     recvs: Outstanding,
 }
 
-impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
-    /// Takes over `qp`, whose completions of both kinds arrive at `cq`, and on which nothing is
-    /// outstanding ([POST-3](QueuePair)). `cq` is to be polled by this endpoint alone: a completion
-    /// that somebody else takes keeps its region held.
+impl<Q: QueuePair> Endpoint<Q> {
+    /// Takes over `qp`, on which nothing is outstanding ([POST-3](QueuePair)). Its completion queues
+    /// are to be polled by this endpoint alone: a completion that somebody else takes keeps its
+    /// region held.
     ///
     /// Allocates, once, what the queue pair's capacity asks for.
-    pub fn new(qp: Q, cq: C) -> Self {
-        let QpCaps {
-            max_send_wr,
-            max_recv_wr,
-            ..
-        } = qp.caps();
+    pub fn new(qp: Q) -> Self {
+        let caps = qp.caps();
+        let numbers = Numbers::new();
         Endpoint {
+            one_cq: qp.send_cq().is_same_as(qp.recv_cq()),
             qp: ManuallyDrop::new(qp),
-            cq,
-            sends: Outstanding::new(max_send_wr, 0),
-            recvs: Outstanding::new(max_recv_wr, RECV),
+            sends: Outstanding::new(caps.max_send_wr, numbers),
+            recvs: Outstanding::new(caps.max_recv_wr, numbers.of_receives()),
         }
     }
 
     /// The queue pair.
     pub fn qp(&self) -> &Q {
         &self.qp
-    }
-
-    /// The completion queue.
-    pub fn cq(&self) -> &C {
-        &self.cq
     }
 
     /// How many operations are outstanding: sends and receives.
@@ -241,11 +264,27 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
     /// What [`CompletionQueue::poll`] says, or [`Error::UnknownCompletion`] for one that belongs to
     /// nothing outstanding here; it releases nothing, and those that came with it are not lost.
     pub fn poll(&mut self, mut done: impl FnMut(Done)) -> Result<usize> {
+        let mut unknown = None;
+        let mut total = self.poll_one(Q::send_cq, &mut unknown, &mut done)?;
+        if !self.one_cq {
+            total += self.poll_one(Q::recv_cq, &mut unknown, &mut done)?;
+        }
+        match unknown {
+            None => Ok(total),
+            Some(wr_id) => Err(Error::UnknownCompletion { wr_id }),
+        }
+    }
+
+    fn poll_one(
+        &mut self,
+        cq: fn(&Q) -> &Q::Cq,
+        unknown: &mut Option<u64>,
+        done: &mut impl FnMut(Done),
+    ) -> Result<usize> {
         let mut batch = [WorkCompletion::EMPTY; 16];
         let mut total = 0;
-        let mut unknown = None;
         loop {
-            let taken = self.cq.poll(&mut batch)?;
+            let taken = cq(&self.qp).poll(&mut batch)?;
             for wc in &batch[..taken] {
                 let queue = if OpId(wc.wr_id).is_recv() {
                     &mut self.recvs
@@ -253,13 +292,13 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
                     &mut self.sends
                 };
                 let ours = wc.qp_num == self.qp.qp_num();
-                match ours.then(|| queue.complete(wc, &mut done)).flatten() {
+                match ours.then(|| queue.complete(wc, done)).flatten() {
                     Some(over) => total += over,
-                    None => unknown = Some(Error::UnknownCompletion { wr_id: wc.wr_id }),
+                    None => *unknown = Some(wc.wr_id),
                 }
             }
             if taken < batch.len() {
-                return unknown.map_or(Ok(total), Err);
+                return Ok(total);
             }
         }
     }
@@ -279,7 +318,6 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
                 // SAFETY: ENDPOINT-1: `qp` is gone, the others are dropped here and nowhere else.
                 // QP-4: the NIC carries out none of its work requests, so their holds may go.
                 unsafe {
-                    std::ptr::drop_in_place(&raw mut whole.cq);
                     std::ptr::drop_in_place(&raw mut whole.sends);
                     std::ptr::drop_in_place(&raw mut whole.recvs);
                 }
@@ -293,7 +331,7 @@ impl<Q: QueuePair, C: CompletionQueue> Endpoint<Q, C> {
     }
 }
 
-impl<Q: QueuePair, C: CompletionQueue> Drop for Endpoint<Q, C> {
+impl<Q: QueuePair> Drop for Endpoint<Q> {
     fn drop(&mut self) {
         // SAFETY: ENDPOINT-1: the field is not used after this; `close` never gets here with it taken.
         let qp = unsafe { ManuallyDrop::take(&mut self.qp) };
@@ -306,7 +344,7 @@ impl<Q: QueuePair, C: CompletionQueue> Drop for Endpoint<Q, C> {
     }
 }
 
-impl<Q: QueuePair, C: CompletionQueue> fmt::Debug for Endpoint<Q, C> {
+impl<Q: QueuePair> fmt::Debug for Endpoint<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sends, recvs) = self.outstanding();
         f.debug_struct("Endpoint")
@@ -324,17 +362,16 @@ struct Outstanding {
     capacity: u32,
     /// The sequence number of the front.
     first: u64,
-    /// Or-ed to sequence numbers.
-    kind: u64,
+    numbers: Numbers,
 }
 
 impl Outstanding {
-    fn new(capacity: u32, kind: u64) -> Self {
+    fn new(capacity: u32, numbers: Numbers) -> Self {
         Outstanding {
             holds: VecDeque::with_capacity(capacity as usize),
             capacity,
             first: 0,
-            kind,
+            numbers,
         }
     }
 
@@ -356,11 +393,11 @@ impl Outstanding {
             let capacity = self.capacity;
             return Err(Rejected::new(hold, Error::QueueFull { capacity }));
         }
-        let wr_id = (self.first + self.holds.len() as u64) | self.kind;
-        match post(wr_id, &hold) {
+        let id = self.numbers.id(self.first + self.holds.len() as u64);
+        match post(id.0, &hold) {
             Ok(over) => {
                 self.holds.push_back((!over).then_some(hold));
-                Ok(OpId(wr_id))
+                Ok(id)
             }
             Err(error) => Err(Rejected::new(hold, error)),
         }
@@ -369,17 +406,16 @@ impl Outstanding {
     /// Releases what is over by `wc`: it, and what was posted before it to the same queue. `None` if
     /// it belongs to nothing outstanding.
     fn complete(&mut self, wc: &WorkCompletion, done: &mut impl FnMut(Done)) -> Option<usize> {
-        let sequence = OpId(wc.wr_id).sequence();
-        let before = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        let before = self.numbers.distance(self.first, wc.wr_id)?;
         if before >= self.holds.len() {
             return None;
         }
-        for _ in 0..=before {
+        for left in (0..=before).rev() {
             // Released before `done` is told, so that it finds the bytes free.
             drop(self.holds.pop_front());
-            let id = OpId(self.first | self.kind);
+            let id = self.numbers.id(self.first);
             self.first += 1;
-            let last = self.first > sequence;
+            let last = left == 0;
             done(Done {
                 id,
                 status: if last { wc.status } else { WcStatus::Success },

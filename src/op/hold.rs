@@ -280,19 +280,20 @@ fn begin_with<T: LocalMrReadAccess + ?Sized>(
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]
 pub struct HoldFuture<'a> {
-    acquire: Acquire<'a>,
+    /// What is waited for, or why not; the reason is taken when it has been told.
+    acquire: Result<Acquire<'a>, Option<Error>>,
     part: Part<'a>,
-    refused: Option<Error>,
     holder: Holder,
 }
 
 impl<'a> HoldFuture<'a> {
     fn new<T: LocalMrReadAccess + ?Sized>(mr: &'a T, holder: Holder) -> Self {
-        let part = mr.part();
         HoldFuture {
-            acquire: part.gate().acquire_async(holder),
-            part,
-            refused: checked(mr, holder).err(),
+            acquire: match checked(mr, holder) {
+                Ok(part) => Ok(part.gate().acquire_async(holder)),
+                Err(error) => Err(Some(error)),
+            },
+            part: mr.part(),
             holder,
         }
     }
@@ -302,14 +303,14 @@ impl Future for HoldFuture<'_> {
     type Output = Result<Hold>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(error) = self.refused.take() {
-            return Poll::Ready(Err(error));
-        }
         let (part, holder) = (self.part, self.holder);
-        self.acquire.poll_enter(cx).map(|entered| {
-            entered?;
-            // SAFETY: HOLD-1: entered just now.
-            Ok(unsafe { Hold::new(part, holder) })
-        })
+        match &mut self.acquire {
+            Ok(acquire) => acquire.poll_enter(cx).map(|entered| {
+                entered?;
+                // SAFETY: HOLD-1: entered just now.
+                Ok(unsafe { Hold::new(part, holder) })
+            }),
+            Err(refused) => Poll::Ready(Err(refused.take().expect("polled after completion"))),
+        }
     }
 }

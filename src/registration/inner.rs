@@ -128,6 +128,11 @@ impl InnerCell {
         Access::from_bits_retain(self.rights.load(Ordering::Relaxed) as u32)
     }
 
+    /// Whether the registration has been ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Ends the registration; on `Err` it is in force as before. Once ended, nothing more is done.
     pub(super) fn deregister(&mut self) -> io::Result<()> {
         if self.ended {

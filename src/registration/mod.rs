@@ -58,28 +58,29 @@ impl Registration {
         &self.inner
     }
 
-    /// Deregisters and gives the memory back; if the provider refuses, the registration is in
-    /// force as before.
-    pub(crate) fn end(mut self) -> Result<Memory, (Self, io::Error)> {
-        match self.inner.deregister() {
-            Ok(()) => {
-                let mut ended = ManuallyDrop::new(self);
-                // SAFETY: REGN-1: `ended` is not used, nor dropped, after its fields were taken.
-                unsafe {
-                    let memory = ManuallyDrop::take(&mut ended.memory);
-                    std::ptr::drop_in_place(&raw mut ended.inner);
-                    std::ptr::drop_in_place(&raw mut ended._registrar);
-                    Ok(memory)
-                }
-            }
-            Err(error) => Err((self, error)),
+    /// Deregisters; if the provider refuses, the registration is in force as before. Once ended,
+    /// nothing more is done.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        self.inner.deregister()
+    }
+
+    /// The memory of a registration that has [ended](Self::end).
+    pub(crate) fn into_memory(self) -> Memory {
+        assert!(self.inner.has_ended());
+        let mut ended = ManuallyDrop::new(self);
+        // SAFETY: REGN-1: `ended` is not used, nor dropped, after its fields were taken.
+        unsafe {
+            let memory = ManuallyDrop::take(&mut ended.memory);
+            std::ptr::drop_in_place(&raw mut ended.inner);
+            std::ptr::drop_in_place(&raw mut ended._registrar);
+            memory
         }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        match self.inner.deregister() {
+        match self.end() {
             // SAFETY: REGN-1: the field is not used after this; DEREG-1: nor by the NIC.
             Ok(()) => unsafe { ManuallyDrop::drop(&mut self.memory) },
             Err(_) => leaks::registration(self.memory.length()),

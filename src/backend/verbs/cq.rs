@@ -186,6 +186,10 @@ unsafe impl work::CompletionQueue for CompletionQueue {
         }
         Ok(taken)
     }
+
+    fn is_same_as(&self, other: &Self) -> bool {
+        self.raw == other.raw
+    }
 }
 
 impl CompletionQueue {

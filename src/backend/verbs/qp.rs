@@ -195,8 +195,11 @@ impl ProtectionDomain {
 
 // SAFETY: QP-1, QP-3 and QP-5 are the verbs' for reliable connections. QP-2: a work request is
 // posted alone, so that an error means that it was not, but for the case that `posted` sees to.
-// QP-4 is ibv_destroy_qp's promise when it returns 0.
+// QP-4 is ibv_destroy_qp's promise when it returns 0. QP-6: a completion queue and a queue pair are
+// of one device, which numbers its queue pairs.
 unsafe impl work::QueuePair for QueuePair {
+    type Cq = Arc<CompletionQueue>;
+
     unsafe fn post_send(&self, wr: &SendWr<'_>) -> Result<()> {
         self.need(
             ibv_qp_state::IBV_QPS_RTS,
@@ -222,6 +225,14 @@ unsafe impl work::QueuePair for QueuePair {
         // SAFETY: as in `post_send`; the bytes are the caller's duty (POST-2).
         let ret = unsafe { ibv_post_recv(self.raw.as_ptr(), &mut raw, &mut bad) };
         self.posted("ibv_post_recv", ret, false, self.caps.max_recv_wr)
+    }
+
+    fn send_cq(&self) -> &Arc<CompletionQueue> {
+        &self.send_cq
+    }
+
+    fn recv_cq(&self) -> &Arc<CompletionQueue> {
+        &self.recv_cq
     }
 
     fn caps(&self) -> QpCaps {

@@ -1,0 +1,152 @@
+//! The end of a work request: its completions, and who goes to ERR.
+
+use std::sync::Arc;
+
+use super::context::QpInner;
+use super::cq::{CqInner, Entry};
+use super::engine::Step;
+use super::fault::VENDOR_INJECTED;
+use super::message::Failure;
+use super::nic::Core;
+use super::ring::{Credit, SendHeader};
+use crate::sync::Ordering;
+use crate::work::{SendFlags, SendOp, WcOpcode, WcStatus, WorkCompletion};
+
+/// Whether it takes a receive of the responder.
+pub(super) fn uses_receive(op: &SendOp) -> bool {
+    matches!(op, SendOp::Send { .. } | SendOp::Write { imm: Some(_), .. })
+}
+
+fn opcode(op: &SendOp) -> WcOpcode {
+    match op {
+        SendOp::Send { .. } => WcOpcode::Send,
+        SendOp::Write { .. } => WcOpcode::Write,
+        SendOp::Read { .. } => WcOpcode::Read,
+        SendOp::FetchAdd { .. } => WcOpcode::FetchAdd,
+        SendOp::CompareSwap { .. } => WcOpcode::CompareSwap,
+    }
+}
+
+/// Takes the work request off its queue, completes it on the side or sides that learn of it, and
+/// moves to ERR who failed.
+pub(super) fn finish(
+    core: &Core,
+    qp: &Arc<QpInner>,
+    responder: Option<&Arc<QpInner>>,
+    wr: &SendHeader,
+    end: Result<u64, Failure>,
+) -> Step {
+    let (status, receive, responder_fails, vendor_err) = match end {
+        Ok(_) => (
+            WcStatus::Success,
+            uses_receive(&wr.op).then_some(WcStatus::Success),
+            false,
+            0,
+        ),
+        Err(Failure::Here(status)) => (status, None, false, 0),
+        Err(Failure::There { status, receive }) => (status, receive, true, 0),
+        Err(Failure::Injected(status)) => {
+            let remote = matches!(
+                status,
+                WcStatus::RemAccessErr | WcStatus::RemInvReqErr | WcStatus::RemOpErr
+            );
+            (status, None, remote, VENDOR_INJECTED)
+        }
+        Err(Failure::Gone) => return Step::Done,
+    };
+    let length = end.unwrap_or(0);
+    if let Some(responder) = responder {
+        // First the state, so that who polls the error finds it.
+        if responder_fails {
+            responder.state.set_error();
+        }
+        if let Some(status) = receive {
+            receive_done(core, responder, wr, status, length as u32);
+        }
+    }
+    if status.is_success() {
+        // Ordering: Relaxed, both: numbers for `stats`; one thread at a time writes them.
+        core.messages.fetch_add(1, Ordering::Relaxed);
+        core.bytes.fetch_add(length, Ordering::Relaxed);
+    } else {
+        qp.state.set_error();
+    }
+    let Some((_, freed)) = qp.send.pop() else {
+        return Step::Done;
+    };
+    if !status.is_success() || wr.flags.contains(SendFlags::SIGNALED) {
+        let completion = WorkCompletion {
+            wr_id: wr.wr_id,
+            status,
+            opcode: opcode(&wr.op),
+            byte_len: length as u32,
+            imm: None,
+            qp_num: qp.num,
+            vendor_err,
+        };
+        complete(core, &qp.send_cq, qp.send.credit(), completion, freed);
+    }
+    Step::Done
+}
+
+/// Completes the receive at the head of the responder's queue.
+fn receive_done(core: &Core, qp: &QpInner, wr: &SendHeader, status: WcStatus, length: u32) {
+    let Some((recv, freed)) = qp.recv.pop() else {
+        return;
+    };
+    let (opcode, imm) = match wr.op {
+        SendOp::Write { imm, .. } => (WcOpcode::RecvWriteWithImm, imm),
+        SendOp::Send { imm } => (WcOpcode::Recv, imm),
+        _ => (WcOpcode::Recv, None),
+    };
+    let completion = WorkCompletion {
+        wr_id: recv.wr_id,
+        status,
+        opcode,
+        byte_len: length,
+        imm: imm.filter(|_| status.is_success()),
+        qp_num: qp.num,
+        vendor_err: 0,
+    };
+    complete(core, &qp.recv_cq, qp.recv.credit(), completion, freed);
+}
+
+/// One work request of a queue pair in ERR: sends first, each queue in order.
+pub(super) fn flush_one(core: &Core, qp: &QpInner) -> Step {
+    let flushed = |wr_id, opcode| WorkCompletion {
+        wr_id,
+        status: WcStatus::WrFlushErr,
+        opcode,
+        byte_len: 0,
+        imm: None,
+        qp_num: qp.num,
+        vendor_err: 0,
+    };
+    if let Some((wr, freed)) = qp.send.pop() {
+        let completion = flushed(wr.wr_id, opcode(&wr.op));
+        complete(core, &qp.send_cq, qp.send.credit(), completion, freed);
+    } else if let Some((wr, freed)) = qp.recv.pop() {
+        let completion = flushed(wr.wr_id, WcOpcode::Recv);
+        complete(core, &qp.recv_cq, qp.recv.credit(), completion, freed);
+    } else {
+        return Step::Idle;
+    }
+    Step::Done
+}
+
+fn complete(
+    core: &Core,
+    cq: &Arc<CqInner>,
+    credit: &Arc<Credit>,
+    completion: WorkCompletion,
+    freed: u64,
+) {
+    let entry = Entry {
+        completion,
+        credit: credit.clone(),
+        freed,
+    };
+    if cq.push(entry).is_err() {
+        core.overrun(cq);
+    }
+}

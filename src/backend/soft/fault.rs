@@ -1,0 +1,236 @@
+//! Faults that a test asks for, and the random numbers of the NIC.
+
+use super::lock;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::work::WcStatus;
+
+/// What [`WorkCompletion::vendor_err`](crate::work::WorkCompletion::vendor_err) says of an error
+/// that was injected.
+pub const VENDOR_INJECTED: u32 = 0x1F;
+
+/// What is to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A send-queue work request that would have succeeded ends with this status, after the packet
+    /// that makes up half of its bytes (rule R12), and its queue pair goes to `ERR` (the peer's too
+    /// for `RemAccessErr`, `RemInvReqErr`, `RemOpErr`). Nothing happens for [`WcStatus::Success`].
+    Completion(WcStatus),
+    /// A registration is refused (`ENOMEM`); nothing is registered.
+    Register,
+    /// A deregistration is refused (`EBUSY`); the registration stays in force.
+    Deregister,
+}
+
+/// When it is to fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum When {
+    /// Once, the n-th time from now on; 1 is the next time (and 0 as well).
+    Nth(u64),
+    /// Each time with this probability, 0.0 to 1.0.
+    Probability(f64),
+}
+
+/// The faults of one NIC.
+pub(super) struct Faults {
+    /// How many there are, so that a NIC without faults does not lock.
+    armed: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    rng: Rng,
+    list: Vec<(Fault, When)>,
+}
+
+/// The three occasions at which faults are looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    Completion,
+    Register,
+    Deregister,
+}
+
+impl Fault {
+    fn occasion(self) -> Occasion {
+        match self {
+            Fault::Completion(_) => Occasion::Completion,
+            Fault::Register => Occasion::Register,
+            Fault::Deregister => Occasion::Deregister,
+        }
+    }
+}
+
+impl Faults {
+    pub(super) fn new(seed: u64, list: &[(Fault, When)]) -> Self {
+        let faults = Faults {
+            armed: AtomicU64::new(0),
+            inner: Mutex::new(Inner {
+                rng: Rng::new(seed ^ 0xFA17_FA17_FA17_FA17),
+                list: Vec::new(),
+            }),
+        };
+        for (fault, when) in list {
+            faults.add(*fault, *when);
+        }
+        faults
+    }
+
+    pub(super) fn add(&self, fault: Fault, when: When) {
+        if fault == Fault::Completion(WcStatus::Success) {
+            return;
+        }
+        let mut inner = lock(&self.inner);
+        inner.list.push((fault, when));
+        self.publish(&inner);
+    }
+
+    pub(super) fn clear(&self) {
+        let mut inner = lock(&self.inner);
+        inner.list.clear();
+        self.publish(&inner);
+    }
+
+    /// The status with which the next work request is to fail.
+    pub(super) fn completion(&self) -> Option<WcStatus> {
+        match self.strike(Occasion::Completion)? {
+            Fault::Completion(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Whether the registration at hand is to fail.
+    pub(super) fn register(&self) -> bool {
+        self.strike(Occasion::Register).is_some()
+    }
+
+    /// Whether the deregistration at hand is to fail.
+    pub(super) fn deregister(&self) -> bool {
+        self.strike(Occasion::Deregister).is_some()
+    }
+
+    fn publish(&self, inner: &Inner) {
+        // Ordering: Relaxed: a hint; the list itself is read under its lock, and whoever wants a
+        // fault to strike a later call orders the two calls anyhow.
+        self.armed.store(inner.list.len() as u64, Ordering::Relaxed);
+    }
+
+    fn strike(&self, occasion: Occasion) -> Option<Fault> {
+        // Ordering: Relaxed: pairs with `publish`, see there.
+        if self.armed.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut inner = lock(&self.inner);
+        let Inner { rng, list } = &mut *inner;
+        let mut hit = None;
+        list.retain_mut(|(fault, when)| {
+            if fault.occasion() != occasion || hit.is_some() {
+                return true;
+            }
+            match when {
+                When::Nth(0 | 1) => {
+                    hit = Some(*fault);
+                    false
+                }
+                When::Nth(n) => {
+                    *n -= 1;
+                    true
+                }
+                When::Probability(p) => {
+                    if rng.chance(*p) {
+                        hit = Some(*fault);
+                    }
+                    true
+                }
+            }
+        });
+        self.publish(&inner);
+        hit
+    }
+}
+
+/// SplitMix64: small, seeded, the same everywhere.
+pub(super) struct Rng(u64);
+
+impl Rng {
+    pub(super) fn new(seed: u64) -> Self {
+        Rng(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// True with probability `p`; never for 0, less and NaN, always for 1 and more.
+    pub(super) fn chance(&mut self, p: f64) -> bool {
+        // 53 bits are what an f64 holds exactly.
+        ((self.next() >> 11) as f64) < p * (1_u64 << 53) as f64
+    }
+
+    /// A number below `n`; 0 for 0.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.next() % (n.max(1) as u64)) as usize
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_strikes_once() {
+        let faults = Faults::new(0, &[(Fault::Register, When::Nth(3))]);
+        assert!(!faults.deregister(), "other occasions are not counted");
+        let hits: Vec<bool> = (0..6).map(|_| faults.register()).collect();
+        assert_eq!(hits, [false, false, true, false, false, false]);
+    }
+
+    #[test]
+    fn probability_is_kept_and_seeded() {
+        let draw = |seed| {
+            let faults = Faults::new(
+                seed,
+                &[(
+                    Fault::Completion(WcStatus::RemOpErr),
+                    When::Probability(0.25),
+                )],
+            );
+            (0..4000)
+                .map(|_| faults.completion().is_some())
+                .collect::<Vec<_>>()
+        };
+        let hits = draw(1).iter().filter(|hit| **hit).count();
+        assert!((800..1200).contains(&hits), "{hits} of 4000");
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn the_ends_of_probability() {
+        let mut rng = Rng::new(3);
+        for _ in 0..1000 {
+            assert!(!rng.chance(0.0));
+            assert!(!rng.chance(-1.0));
+            assert!(!rng.chance(f64::NAN));
+            assert!(rng.chance(1.0));
+            assert!(rng.chance(2.0));
+        }
+        assert_eq!(rng.below(0), 0);
+        assert!(rng.below(3) < 3);
+    }
+
+    #[test]
+    fn success_is_no_fault_and_clear_clears() {
+        let faults = Faults::new(0, &[(Fault::Completion(WcStatus::Success), When::Nth(1))]);
+        assert_eq!(faults.completion(), None);
+        faults.add(Fault::Deregister, When::Probability(1.0));
+        assert!(faults.deregister());
+        faults.clear();
+        assert!(!faults.deregister());
+    }
+}

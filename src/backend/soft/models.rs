@@ -1,0 +1,214 @@
+//! Models for loom of what the NIC promises its callers: `cargo test --lib` with `--cfg loom`.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use super::memory::{KeyKind, KeyTable};
+use super::{MTU, Nic, QueuePair};
+use crate::Access;
+use crate::registration::{Registered, Registrar};
+use crate::work::{
+    CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr,
+    Sge, WcStatus, WorkCompletion,
+};
+
+fn model(test: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.max_branches = 10_000;
+    builder.check(test);
+}
+
+/// The bytes are a cell that loom watches.
+#[test]
+fn dereg_1_a_pin_and_the_end_of_the_registration() {
+    model(|| {
+        let keys = Arc::new(KeyTable::new());
+        let bytes = Arc::new(UnsafeCell::new(0_u8));
+        let start = NonNull::<u8>::dangling();
+        let mr = keys.insert(start, 1, Access::LOCAL_WRITE, 1).unwrap();
+        let nic = {
+            let (keys, bytes) = (keys.clone(), bytes.clone());
+            let (key, addr) = (mr.lkey, start.as_ptr().addr() as u64);
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let needs = Access::LOCAL_WRITE;
+                    let found = keys.resolve((KeyKind::Local, key), 1, needs, addr, 1);
+                    let Some((mr, _)) = found else { return };
+                    let Some(_pin) = mr.pin() else { return };
+                    // SAFETY: the claim under test: the pin keeps the owner out.
+                    bytes.with_mut(|bytes| unsafe { *bytes = 1 });
+                }
+            })
+        };
+        keys.remove(&mr);
+        // SAFETY: the claim under test: the NIC is out for good.
+        bytes.with_mut(|bytes| unsafe { *bytes = 2 });
+        nic.join().unwrap();
+    });
+}
+
+/// Two packets of memory, half source and half target, that outlive the model's run.
+struct Bytes {
+    start: NonNull<u8>,
+    mr: Registered,
+}
+
+impl Bytes {
+    const HALF: usize = MTU + 8;
+
+    fn new(pd: &impl Registrar) -> Self {
+        let mut bytes = vec![1_u8; 2 * Self::HALF].into_boxed_slice();
+        bytes[Self::HALF..].fill(0);
+        let start = NonNull::new(Box::into_raw(bytes).cast::<u8>()).unwrap();
+        // SAFETY: REG-4: freed in `free`, after all is over.
+        let mr = unsafe { pd.register(start, 2 * Self::HALF, Access::all()) }.unwrap();
+        Bytes { start, mr }
+    }
+
+    fn source(&self) -> [Sge; 1] {
+        [Sge {
+            addr: self.start.as_ptr() as u64,
+            length: Self::HALF as u32,
+            lkey: self.mr.lkey,
+        }]
+    }
+
+    fn target(&self) -> [Sge; 1] {
+        let [source] = self.source();
+        [Sge {
+            addr: source.addr + Self::HALF as u64,
+            ..source
+        }]
+    }
+
+    /// The owner's again: the target is written.
+    fn take_back(&self) {
+        // SAFETY: inside; the claim under test is that the NIC is out (loom runs one thread at a
+        // time, so that a broken claim shows in the bytes and is no race).
+        unsafe { self.start.add(Self::HALF).write_bytes(0xEE, Self::HALF) };
+    }
+
+    fn is_taken_back(&self) -> bool {
+        (Self::HALF..2 * Self::HALF)
+            // SAFETY: inside.
+            .all(|i| unsafe { self.start.add(i).read() } == 0xEE)
+    }
+
+    fn free(self) {
+        let bytes = NonNull::slice_from_raw_parts(self.start, 2 * Self::HALF);
+        // SAFETY: made by `Box::into_raw` in `new`; the NIC is gone.
+        drop(unsafe { Box::from_raw(bytes.as_ptr()) });
+    }
+}
+
+fn write(bytes: &Bytes) -> SendOp {
+    SendOp::Write {
+        remote: RemoteAddr {
+            addr: bytes.target()[0].addr,
+            rkey: bytes.mr.rkey,
+        },
+        imm: None,
+    }
+}
+
+fn post(qp: &QueuePair, op: SendOp, sge: &[Sge]) {
+    let wr = SendWr {
+        wr_id: 1,
+        sge,
+        op,
+        flags: SendFlags::SIGNALED,
+    };
+    // SAFETY: POST-1: nobody touches the bytes before they are taken back.
+    unsafe { qp.post_send(&wr) }.unwrap();
+}
+
+#[test]
+fn dereg_1_in_the_middle_of_a_message() {
+    model(|| {
+        let nic = Nic::new();
+        let pd = nic.alloc_pd();
+        let cq = nic.create_cq(4).unwrap();
+        let qp = pd.create_qp(&cq, &cq, QpCaps::default()).unwrap();
+        qp.connect(qp.qp_num()).unwrap();
+        let mut bytes = Bytes::new(&*pd);
+        post(&qp, write(&bytes), &bytes.source());
+        let stepper = {
+            let nic = nic.clone();
+            thread::spawn(move || nic.run_until_idle())
+        };
+        bytes.mr.handle.deregister().unwrap();
+        bytes.take_back();
+        stepper.join().unwrap();
+        assert!(bytes.is_taken_back());
+        let mut out = [WorkCompletion::EMPTY; 2];
+        assert_eq!(cq.poll(&mut out).unwrap(), 1);
+        bytes.free();
+    });
+}
+
+#[test]
+fn qp_4_destroyed_as_requester_or_responder() {
+    for responder in [false, true] {
+        model(move || {
+            let nic = Nic::new();
+            let pd = nic.alloc_pd();
+            let cq = nic.create_cq(4).unwrap();
+            let make = || pd.create_qp(&cq, &cq, QpCaps::default()).unwrap();
+            let (a, b) = (make(), make());
+            QueuePair::connect_pair(&a, &b).unwrap();
+            let bytes = Bytes::new(&*pd);
+            let wr = RecvWr {
+                wr_id: 2,
+                sge: &bytes.target(),
+            };
+            // SAFETY: POST-2: nobody touches the bytes before they are taken back.
+            unsafe { b.post_recv(&wr) }.unwrap();
+            post(&a, SendOp::Send { imm: None }, &bytes.source());
+            let stepper = {
+                let nic = nic.clone();
+                thread::spawn(move || nic.run_until_idle())
+            };
+            let (victim, other) = if responder { (b, a) } else { (a, b) };
+            assert!(victim.destroy().is_ok());
+            bytes.take_back();
+            stepper.join().unwrap();
+            assert!(bytes.is_taken_back());
+            drop(other);
+            bytes.free();
+        });
+    }
+}
+
+#[test]
+fn cq_2_what_a_completion_says_has_arrived() {
+    model(|| {
+        let nic = Nic::new();
+        let pd = nic.alloc_pd();
+        let cq = nic.create_cq(4).unwrap();
+        let qp = pd.create_qp(&cq, &cq, QpCaps::default()).unwrap();
+        qp.connect(qp.qp_num()).unwrap();
+        let bytes = Bytes::new(&*pd);
+        let stepper = {
+            let nic = nic.clone();
+            thread::spawn(move || {
+                nic.step();
+            })
+        };
+        post(&qp, write(&bytes), &bytes.source());
+        let mut out = [WorkCompletion::EMPTY; 2];
+        if cq.poll(&mut out).unwrap() == 1 {
+            assert_eq!(out[0].status, WcStatus::Success);
+            bytes.take_back();
+            stepper.join().unwrap();
+            assert!(bytes.is_taken_back());
+        } else {
+            stepper.join().unwrap();
+        }
+        drop(qp);
+        bytes.free();
+    });
+}

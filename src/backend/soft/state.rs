@@ -1,0 +1,104 @@
+//! The states of a queue pair.
+
+use std::fmt;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// The state of a queue pair (`enum ibv_qp_state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QpState {
+    /// New: takes no work request.
+    Reset,
+    /// Takes receives.
+    Init,
+    /// Takes receives and carries out what its peer sends.
+    Rtr,
+    /// Sends as well.
+    Rts,
+    /// Something failed: everything that is posted is flushed.
+    Err,
+}
+
+impl QpState {
+    /// The verbs' word for it: `RESET`, `INIT`, `RTR`, `RTS`, `ERR`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            QpState::Reset => "RESET",
+            QpState::Init => "INIT",
+            QpState::Rtr => "RTR",
+            QpState::Rts => "RTS",
+            QpState::Err => "ERR",
+        }
+    }
+
+    const fn from_bits(bits: u64) -> Self {
+        match bits {
+            0 => QpState::Reset,
+            1 => QpState::Init,
+            2 => QpState::Rtr,
+            3 => QpState::Rts,
+            _ => QpState::Err,
+        }
+    }
+}
+
+impl fmt::Display for QpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The state as a word that the NIC, the posting threads and the owner share.
+pub(super) struct AtomicState(AtomicU64);
+
+impl AtomicState {
+    pub(super) fn new(state: QpState) -> Self {
+        AtomicState(AtomicU64::new(state as u64))
+    }
+
+    pub(super) fn get(&self) -> QpState {
+        // Ordering: Acquire: pairs with the Release of `transition` and `set_error`: who sees RTR
+        // sees the peer's number that was stored before.
+        QpState::from_bits(self.0.load(Ordering::Acquire))
+    }
+
+    /// Moves on if it is in `from`; says in which state it is otherwise.
+    pub(super) fn transition(&self, from: QpState, to: QpState) -> Result<(), QpState> {
+        // Ordering: Release on success: pairs with the Acquire of `get`. Relaxed on failure: the
+        // state is only reported.
+        self.0
+            .compare_exchange(from as u64, to as u64, Ordering::Release, Ordering::Relaxed)
+            .map(drop)
+            .map_err(QpState::from_bits)
+    }
+
+    /// To ERR, from wherever it is.
+    pub(super) fn set_error(&self) {
+        // Ordering: Release: pairs with the Acquire of `get`.
+        self.0.store(QpState::Err as u64, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transitions_start_where_they_say() {
+        let state = AtomicState::new(QpState::Reset);
+        assert_eq!(
+            state.transition(QpState::Init, QpState::Rtr),
+            Err(QpState::Reset)
+        );
+        assert_eq!(state.transition(QpState::Reset, QpState::Init), Ok(()));
+        assert_eq!(state.get(), QpState::Init);
+        state.set_error();
+        assert_eq!(
+            state.transition(QpState::Init, QpState::Rtr),
+            Err(QpState::Err)
+        );
+        assert_eq!(state.get().to_string(), "ERR");
+    }
+}
