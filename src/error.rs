@@ -45,6 +45,9 @@ pub enum Error {
         /// The length that was asked for, in bytes.
         length: usize,
     },
+    /// Memory without an address.
+    #[error("the memory's address is null")]
+    NullAddress,
     /// An address range that wraps around the end of the address space.
     #[error("{length} bytes at {addr:#x} run past the end of the address space")]
     AddressOverflow {

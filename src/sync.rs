@@ -81,8 +81,8 @@ impl Timer {
         Instant::now() >= self.end
     }
 
-    pub(crate) fn end(&self) -> Option<Instant> {
-        Some(self.end)
+    pub(crate) fn end(&self) -> Instant {
+        self.end
     }
 }
 
@@ -98,8 +98,8 @@ impl Timer {
         std::mem::replace(&mut self.looked, true)
     }
 
-    pub(crate) fn end(&self) -> Option<Instant> {
-        Some(Instant::now())
+    pub(crate) fn end(&self) -> Instant {
+        Instant::now()
     }
 }
 

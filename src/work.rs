@@ -336,7 +336,8 @@ pub unsafe trait QueuePair: Sized {
     ///   (QP-1); during that time nobody writes them, nor reads them if the operation
     ///   [writes locally](SendOp::writes_locally).
     /// - **POST-3**: if the queue pair is handed to an [`Endpoint`](crate::op::Endpoint) later, the
-    ///   work request is over by then, and its completion polled.
+    ///   work request is over by then, and its completion polled. If it belongs to one now, and the
+    ///   caller is not that endpoint, `wr.wr_id` is less than 2⁴⁸: an endpoint's own are not.
     unsafe fn post_send(&self, wr: &SendWr<'_>) -> Result<()>;
 
     /// Posts to the receive queue (`ibv_post_recv`). Does not wait.

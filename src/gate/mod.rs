@@ -14,6 +14,7 @@
 //! | wait parked, by a thread | + 1 and the lock of a waiters' list | 0 |
 //! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
 
+mod permit;
 mod snapshot;
 mod wait;
 mod word;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering, fence};
 
+pub use permit::Permit;
 pub use snapshot::{Snapshot, Writer};
 pub use wait::Acquire;
 pub use word::Holder;
@@ -158,8 +160,7 @@ impl Gate {
     /// [`try_acquire`](Self::try_acquire) for those who have no use for the reason.
     #[inline]
     pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
-        self.try_enter(holder)
-            .then(|| Permit { gate: self, holder })
+        self.try_enter(holder).then(|| Permit::new(self, holder))
     }
 
     /// Lets `holder` in, or waits: spins, then parks the thread.
@@ -172,7 +173,7 @@ impl Gate {
     #[inline]
     pub fn acquire(&self, holder: Holder) -> Result<Permit<'_>> {
         self.enter(holder, None)?;
-        Ok(Permit { gate: self, holder })
+        Ok(Permit::new(self, holder))
     }
 
     /// As [`acquire`](Self::acquire), at most until `deadline`.
@@ -184,7 +185,7 @@ impl Gate {
     /// As [`try_acquire`](Self::try_acquire).
     pub fn acquire_until(&self, holder: Holder, deadline: Instant) -> Result<Permit<'_>> {
         self.enter(holder, Some(deadline))?;
-        Ok(Permit { gate: self, holder })
+        Ok(Permit::new(self, holder))
     }
 
     /// As [`acquire`](Self::acquire), but instead of parking it calls `progress` between two looks:
@@ -197,7 +198,7 @@ impl Gate {
     /// As [`try_acquire`](Self::try_acquire), and whatever `progress` panics with.
     pub fn acquire_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Permit<'_>> {
         self.enter_with(holder, progress)?;
-        Ok(Permit { gate: self, holder })
+        Ok(Permit::new(self, holder))
     }
 
     /// As [`acquire`](Self::acquire), as a future: never blocks the thread, needs no runtime.
@@ -394,38 +395,6 @@ impl Default for Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Gate({})", self.state())
-    }
-}
-
-/// A hold on a [`Gate`]: given back when dropped. Forgetting it keeps the gate held for ever and
-/// does no other harm.
-#[must_use = "a permit that is dropped at once holds nothing"]
-#[derive(Debug)]
-pub struct Permit<'g> {
-    gate: &'g Gate,
-    holder: Holder,
-}
-
-impl<'g> Permit<'g> {
-    /// What it holds as.
-    #[must_use]
-    pub fn holder(&self) -> Holder {
-        self.holder
-    }
-
-    /// Whether it is a hold on `gate`.
-    #[must_use]
-    pub fn is_of(&self, gate: &Gate) -> bool {
-        std::ptr::eq(self.gate, gate)
-    }
-}
-
-impl Drop for Permit<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
-        // nobody has to free.
-        let _ = unsafe { Gate::release(self.gate, self.holder) };
     }
 }
 

@@ -79,7 +79,7 @@ impl Gate {
             };
             let until = match entry {
                 Entry::Held => deadline,
-                Entry::StandBack => turn.end(deadline),
+                Entry::StandBack => Some(turn.end(deadline)),
                 _ => continue,
             };
             self.check_deadline(deadline)?;
@@ -133,20 +133,20 @@ impl Turn {
         }
     }
 
-    /// Whether it has stood back long enough; the time runs from the first question.
+    /// The time that it stands back, which runs from the first question.
+    fn timer(&mut self) -> &mut Timer {
+        self.timer.get_or_insert_with(|| Timer::after(self.limit))
+    }
+
+    /// Whether it has stood back long enough.
     fn is_over(&mut self) -> bool {
-        self.timer
-            .get_or_insert_with(|| Timer::after(self.limit))
-            .expired()
+        self.timer().expired()
     }
 
     /// When to look again: at its end, or at the deadline.
-    fn end(&self, deadline: Option<Instant>) -> Option<Instant> {
-        let end = self.timer.as_ref().and_then(Timer::end);
-        match (end, deadline) {
-            (Some(end), Some(deadline)) => Some(end.min(deadline)),
-            (end, deadline) => end.or(deadline),
-        }
+    fn end(&mut self, deadline: Option<Instant>) -> Instant {
+        let end = self.timer().end();
+        deadline.map_or(end, |deadline| end.min(deadline))
     }
 }
 
@@ -305,7 +305,7 @@ impl<'g> Future for Acquire<'g> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (gate, holder) = (self.place.gate, self.place.holder);
         self.poll_enter(cx)
-            .map(|entered| entered.map(|()| Permit { gate, holder }))
+            .map(|entered| entered.map(|()| Permit::new(gate, holder)))
     }
 }
 

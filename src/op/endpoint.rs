@@ -1,85 +1,17 @@
 //! One queue pair, its completion queue, and the holds of what is outstanding on it, in one hand:
 //! posting needs no `unsafe`, and no hold is released before its operation is over.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Hold;
+use super::outstanding::{Done, Numbers, OpId, Outstanding};
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Holder;
-use crate::leaks;
 use crate::work::{
-    CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr, WcStatus,
-    WorkCompletion,
+    CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr, WorkCompletion,
 };
-
-/// Names an operation of one endpoint, from its post on: it is the work request's `wr_id`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OpId(u64);
-
-impl OpId {
-    /// Whether it is a receive.
-    #[must_use]
-    pub fn is_recv(self) -> bool {
-        self.0 & Numbers::RECV != 0
-    }
-
-    /// The number of the operation within its queue, from 0; starts anew after 2⁴⁸.
-    #[must_use]
-    pub fn sequence(self) -> u64 {
-        self.0 & Numbers::SEQUENCE
-    }
-}
-
-/// The `wr_id`s of one queue: `RECV` (1 bit), the endpoint's number (15), the sequence (48). With the
-/// endpoint's number in them, a completion that an earlier owner of the queue pair's number left
-/// behind is not taken for one of ours.
-#[derive(Clone, Copy)]
-struct Numbers(u64);
-
-impl Numbers {
-    const RECV: u64 = 1 << 63;
-    const SEQUENCE: u64 = (1 << 48) - 1;
-
-    fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        // Ordering: Relaxed. Only that the numbers differ matters.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Numbers((number << 48) & !Self::RECV)
-    }
-
-    fn of_receives(self) -> Self {
-        Numbers(self.0 | Self::RECV)
-    }
-
-    fn id(self, sequence: u64) -> OpId {
-        OpId(self.0 | (sequence & Self::SEQUENCE))
-    }
-
-    /// How many operations lie between the one with sequence `first` and the one with that `wr_id`.
-    fn distance(self, first: u64, wr_id: u64) -> Option<usize> {
-        let ours = wr_id & !Self::SEQUENCE == self.0;
-        let distance = wr_id.wrapping_sub(first) & Self::SEQUENCE;
-        usize::try_from(distance).ok().filter(|_| ours)
-    }
-}
-
-/// An operation that is over; its hold has been released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Done {
-    /// Which one.
-    pub id: OpId,
-    /// How it ended. If not by success, the bytes that it was to write are unspecified (R12).
-    pub status: WcStatus,
-    /// Bytes received or read.
-    pub byte_len: u32,
-    /// Immediate data that came with a receive.
-    pub imm: Option<u32>,
-}
 
 /// A queue pair with its completion queue, and the holds of what is outstanding.
 ///
@@ -143,7 +75,7 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// How many operations are outstanding: sends and receives.
     #[must_use]
     pub fn outstanding(&self) -> (usize, usize) {
-        (self.sends.holds.len(), self.recvs.holds.len())
+        (self.sends.len(), self.recvs.len())
     }
 
     /// SEND: the bytes go to the peer's next receive. Does not wait.
@@ -208,7 +140,8 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     /// Posts any operation to the send queue (`ibv_post_send`). Does not wait. One that is not
-    /// [`SIGNALED`](SendFlags::SIGNALED) is over when a later one that is has completed; an
+    /// [`SIGNALED`](SendFlags::SIGNALED) is over when a later one that is has completed, so a queue
+    /// must never be filled with unsignalled ones alone: it stays full then. An
     /// [`INLINE`](SendFlags::INLINE) one gives its hold back before this returns.
     ///
     /// # Errors
@@ -258,7 +191,8 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     /// Takes the completions that are there, releases the holds of what is over, and tells `done` of
-    /// each, in order. Returns how many operations that were. Does not wait.
+    /// each, in order. Returns how many operations that were. Does not wait. If `done` panics, what
+    /// was taken with it is released all the same, and not told of.
     ///
     /// # Errors
     /// What [`CompletionQueue::poll`] says, or [`Error::UnknownCompletion`] for one that belongs to
@@ -285,22 +219,34 @@ impl<Q: QueuePair> Endpoint<Q> {
         let mut total = 0;
         loop {
             let taken = cq(&self.qp).poll(&mut batch)?;
-            for wc in &batch[..taken] {
-                let queue = if OpId(wc.wr_id).is_recv() {
-                    &mut self.recvs
-                } else {
-                    &mut self.sends
-                };
-                let ours = wc.qp_num == self.qp.qp_num();
-                match ours.then(|| queue.complete(wc, done)).flatten() {
+            let mut rest = Rest {
+                endpoint: self,
+                batch: batch[..taken].iter(),
+            };
+            for wc in rest.batch.by_ref() {
+                match rest.endpoint.complete(wc, done) {
                     Some(over) => total += over,
                     None => *unknown = Some(wc.wr_id),
                 }
             }
+            drop(rest);
             if taken < batch.len() {
                 return Ok(total);
             }
         }
+    }
+
+    /// Releases what is over by `wc`; `None` if it belongs to nothing outstanding here.
+    fn complete(&mut self, wc: &WorkCompletion, done: &mut impl FnMut(Done)) -> Option<usize> {
+        if wc.qp_num != self.qp.qp_num() {
+            return None;
+        }
+        let queue = if OpId::of(wc.wr_id).is_recv() {
+            &mut self.recvs
+        } else {
+            &mut self.sends
+        };
+        queue.complete(wc, done)
     }
 
     /// Destroys the queue pair (`ibv_destroy_qp`), then releases all that was outstanding. May block
@@ -331,6 +277,21 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 }
 
+/// Completions that were taken off the queue and not dealt with yet. If `done` panics, they are dealt
+/// with as the stack unwinds, without being told of: they come from no queue a second time.
+struct Rest<'a, Q: QueuePair> {
+    endpoint: &'a mut Endpoint<Q>,
+    batch: std::slice::Iter<'a, WorkCompletion>,
+}
+
+impl<Q: QueuePair> Drop for Rest<'_, Q> {
+    fn drop(&mut self) {
+        for wc in self.batch.by_ref() {
+            let _ = self.endpoint.complete(wc, &mut |_| ());
+        }
+    }
+}
+
 impl<Q: QueuePair> Drop for Endpoint<Q> {
     fn drop(&mut self) {
         // SAFETY: ENDPOINT-1: the field is not used after this; `close` never gets here with it taken.
@@ -352,84 +313,5 @@ impl<Q: QueuePair> fmt::Debug for Endpoint<Q> {
             .field("sends", &sends)
             .field("recvs", &recvs)
             .finish()
-    }
-}
-
-/// What is outstanding on one queue, in order, from the post to the completion.
-struct Outstanding {
-    /// `None`: posted inline, released already, its place in the queue still taken.
-    holds: VecDeque<Option<Hold>>,
-    capacity: u32,
-    /// The sequence number of the front.
-    first: u64,
-    numbers: Numbers,
-}
-
-impl Outstanding {
-    fn new(capacity: u32, numbers: Numbers) -> Self {
-        Outstanding {
-            holds: VecDeque::with_capacity(capacity as usize),
-            capacity,
-            first: 0,
-            numbers,
-        }
-    }
-
-    /// Takes `hold` in if `post` succeeds; `post` says whether it may be released at once.
-    fn post(
-        &mut self,
-        hold: Hold,
-        needs: Holder,
-        post: impl FnOnce(u64, &Hold) -> Result<bool>,
-    ) -> Result<OpId, Rejected<Hold>> {
-        if hold.holder() != needs {
-            let reason = match needs {
-                Holder::NicWrite => "the NIC writes these bytes: hold them with begin_write",
-                _ => "the NIC reads these bytes: hold them with begin_read",
-            };
-            return Err(Rejected::new(hold, Error::InvalidWorkRequest { reason }));
-        }
-        if self.holds.len() >= self.capacity as usize {
-            let capacity = self.capacity;
-            return Err(Rejected::new(hold, Error::QueueFull { capacity }));
-        }
-        let id = self.numbers.id(self.first + self.holds.len() as u64);
-        match post(id.0, &hold) {
-            Ok(over) => {
-                self.holds.push_back((!over).then_some(hold));
-                Ok(id)
-            }
-            Err(error) => Err(Rejected::new(hold, error)),
-        }
-    }
-
-    /// Releases what is over by `wc`: it, and what was posted before it to the same queue. `None` if
-    /// it belongs to nothing outstanding.
-    fn complete(&mut self, wc: &WorkCompletion, done: &mut impl FnMut(Done)) -> Option<usize> {
-        let before = self.numbers.distance(self.first, wc.wr_id)?;
-        if before >= self.holds.len() {
-            return None;
-        }
-        for left in (0..=before).rev() {
-            // Released before `done` is told, so that it finds the bytes free.
-            drop(self.holds.pop_front());
-            let id = self.numbers.id(self.first);
-            self.first += 1;
-            let last = left == 0;
-            done(Done {
-                id,
-                status: if last { wc.status } else { WcStatus::Success },
-                byte_len: if last { wc.byte_len } else { 0 },
-                imm: wc.imm.filter(|_| last),
-            });
-        }
-        Some(before + 1)
-    }
-
-    fn leak(&mut self) {
-        for hold in self.holds.drain(..).flatten() {
-            std::mem::forget(hold);
-            leaks::hold();
-        }
     }
 }

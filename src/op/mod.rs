@@ -5,6 +5,8 @@
 
 mod endpoint;
 mod hold;
+mod outstanding;
 
-pub use endpoint::{Done, Endpoint, OpId};
+pub use endpoint::Endpoint;
 pub use hold::{Begin, Hold, HoldFuture};
+pub use outstanding::{Done, OpId};

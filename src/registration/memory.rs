@@ -192,21 +192,21 @@ impl Memory {
         }
         let mut owner = Box::new(memory);
         let pointer = owner.as_mut_ptr();
-        let end = (pointer as usize).checked_add(length);
-        match NonNull::new(pointer) {
-            Some(addr) if end.is_some() => Ok(Memory {
-                addr,
-                length,
-                owner,
-            }),
-            _ => {
-                let addr = pointer as u64;
-                Err(Rejected::new(
-                    *owner,
-                    Error::AddressOverflow { addr, length },
-                ))
-            }
+        let Some(addr) = NonNull::new(pointer) else {
+            return Err(Rejected::new(*owner, Error::NullAddress));
+        };
+        if (pointer as usize).checked_add(length).is_none() {
+            let addr = pointer as u64;
+            return Err(Rejected::new(
+                *owner,
+                Error::AddressOverflow { addr, length },
+            ));
         }
+        Ok(Memory {
+            addr,
+            length,
+            owner,
+        })
     }
 
     pub(crate) fn addr(&self) -> NonNull<u8> {

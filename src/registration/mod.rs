@@ -21,12 +21,12 @@ use crate::error::{Error, Rejected, Result};
 use crate::leaks;
 
 /// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
-/// refuses, the memory is leaked and counted, because the NIC may still touch it.
+/// refuses, memory and registrar are leaked and counted, because the NIC may still touch the bytes.
 pub(crate) struct Registration {
     inner: InnerCell,
     memory: ManuallyDrop<Memory>,
-    /// Dropped after the registration has ended: a protection domain outlives its regions.
-    _registrar: Arc<dyn Registrar>,
+    /// Dropped after the registration has ended: a protection domain outlives its registrations.
+    registrar: ManuallyDrop<Arc<dyn Registrar>>,
 }
 
 impl Registration {
@@ -46,7 +46,7 @@ impl Registration {
             Ok(registered) => Ok(Registration {
                 inner: InnerCell::new(addr, length, access, registered),
                 memory: ManuallyDrop::new(memory),
-                _registrar: registrar,
+                registrar: ManuallyDrop::new(registrar),
             }),
             Err(error) => Err(Rejected::new(memory, Error::Register(error))),
         }
@@ -72,7 +72,7 @@ impl Registration {
         unsafe {
             let memory = ManuallyDrop::take(&mut ended.memory);
             std::ptr::drop_in_place(&raw mut ended.inner);
-            std::ptr::drop_in_place(&raw mut ended._registrar);
+            ManuallyDrop::drop(&mut ended.registrar);
             memory
         }
     }
@@ -81,8 +81,11 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         match self.end() {
-            // SAFETY: REGN-1: the field is not used after this; DEREG-1: nor by the NIC.
-            Ok(()) => unsafe { ManuallyDrop::drop(&mut self.memory) },
+            // SAFETY: REGN-1: the fields are not used after this; DEREG-1: nor the memory by the NIC.
+            Ok(()) => unsafe {
+                ManuallyDrop::drop(&mut self.memory);
+                ManuallyDrop::drop(&mut self.registrar);
+            },
             Err(_) => leaks::registration(self.memory.length()),
         }
     }

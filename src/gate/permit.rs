@@ -1,0 +1,41 @@
+//! A hold that borrows its gate.
+
+use super::{Gate, Holder};
+
+/// A hold on a [`Gate`]: given back when dropped. Forgetting it keeps the gate held for ever and
+/// does no other harm.
+#[must_use = "a permit that is dropped at once holds nothing"]
+#[derive(Debug)]
+pub struct Permit<'g> {
+    gate: &'g Gate,
+    holder: Holder,
+}
+
+impl<'g> Permit<'g> {
+    /// For who has entered `gate` as `holder`.
+    #[inline]
+    pub(super) fn new(gate: &'g Gate, holder: Holder) -> Self {
+        Permit { gate, holder }
+    }
+
+    /// What it holds as.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// Whether it is a hold on `gate`.
+    #[must_use]
+    pub fn is_of(&self, gate: &Gate) -> bool {
+        std::ptr::eq(self.gate, gate)
+    }
+}
+
+impl Drop for Permit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
+        // nobody has to free.
+        let _ = unsafe { Gate::release(self.gate, self.holder) };
+    }
+}

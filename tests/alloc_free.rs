@@ -1,0 +1,197 @@
+//! What the hot paths promise of memory: guards, refusals, keys, holds, posts and polls allocate
+//! nothing. Counted for this thread alone, after a warm-up.
+#![cfg(all(feature = "soft", not(loom)))]
+
+mod util;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::io::{Read, Write};
+
+use rdma_mr::gate::{Gate, Holder};
+use rdma_mr::op::{Begin, Hold};
+use rdma_mr::work::{SendFlags, SendOp};
+use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
+use util::*;
+
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    COUNT.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: all of it is the system's; the counter allocates nothing, and has no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs it often enough for what is done once in a while (an epoch's collection), and says how many
+/// allocations that took after the first time.
+#[track_caller]
+fn assert_allocates_nothing(mut f: impl FnMut()) {
+    f();
+    let before = COUNT.get();
+    for _ in 0..500 {
+        f();
+    }
+    assert_eq!(COUNT.get() - before, 0, "allocations in 500 rounds");
+}
+
+#[test]
+fn the_counter_counts() {
+    let before = COUNT.get();
+    drop(black_box(Box::new(1)));
+    assert!(COUNT.get() > before);
+}
+
+#[test]
+fn guards_that_are_had_at_once_allocate_nothing() {
+    let mut mr = Pair::stepped().alloc(64);
+    assert_allocates_nothing(|| {
+        drop(black_box(mr.as_slice()));
+        drop(black_box(mr.try_as_slice()));
+        drop(black_box(mr.as_slice_until(past())));
+        drop(black_box(mr.as_slice_with(|| ())));
+        drop(black_box(mr.as_ptr()));
+        drop(black_box(mr.try_as_ptr()));
+        let mut first = [0; 8];
+        mr.as_slice_cursor().read_exact(&mut first).unwrap();
+        drop(black_box(mr.get(8..16).unwrap().as_slice()));
+        mr.as_mut_slice().fill(black_box(first[0]));
+        drop(black_box(mr.try_as_mut_slice()));
+        drop(black_box(mr.as_mut_slice_until(past())));
+        drop(black_box(mr.as_mut_ptr()));
+        mr.as_mut_slice_cursor().write_all(&first).unwrap();
+        drop(black_box(mr.get_mut(..8).unwrap().as_mut_slice()));
+        drop(black_box(mr.write_inner()));
+    });
+}
+
+#[test]
+fn futures_that_are_ready_at_once_allocate_nothing() {
+    let mut mr = Pair::stepped().alloc(64);
+    assert_allocates_nothing(|| {
+        drop(futures_lite::future::block_on(mr.as_slice_async()));
+        drop(futures_lite::future::block_on(mr.as_mut_slice_async()));
+        drop(futures_lite::future::block_on(mr.begin_read_async()));
+    });
+}
+
+#[test]
+fn refusals_allocate_nothing() {
+    let mut mr = Pair::stepped().alloc(64);
+    let hold = mr.begin_write().unwrap();
+    assert_allocates_nothing(|| {
+        assert!(mr.try_as_slice().is_none() && mr.try_as_mut_slice().is_none());
+        assert!(mr.try_as_ptr().is_none() && !mr.is_readable());
+        assert!(mr.try_begin_read().is_err() && mr.try_begin_write().is_err());
+        assert!(
+            mr.as_slice_until(past()).is_err(),
+            "refused in the spin phase"
+        );
+        assert!(mr.get(1..).is_ok() && mr.get(65..).is_err());
+    });
+    drop(hold);
+}
+
+#[test]
+fn keys_and_the_state_allocate_nothing() {
+    let mr = Pair::stepped().alloc(64);
+    assert_allocates_nothing(|| {
+        black_box((mr.lkey(), mr.rkey(), mr.addr(), mr.length(), mr.access()));
+        black_box((mr.read_inner(), mr.get_inner().keys()));
+        black_box((mr.state(), mr.waits()));
+        black_box(mr.token_with_timeout(LONG).unwrap().is_expired());
+    });
+}
+
+#[test]
+fn holds_and_their_numbers_allocate_nothing() {
+    let mr = Pair::stepped().alloc(64);
+    assert_allocates_nothing(|| {
+        drop(black_box(mr.begin_read().unwrap()));
+        drop(black_box(mr.try_begin_write().unwrap()));
+        drop(black_box(mr.begin_write_until(past()).unwrap()));
+        let id = black_box(mr.get(8..).unwrap().begin_write().unwrap().into_wr_id());
+        // SAFETY: WRID-1, WRID-2: made just now, turned back once; WRID-3: nothing was posted.
+        drop(unsafe { Hold::from_wr_id(id) });
+    });
+}
+
+#[test]
+fn a_gate_alone_allocates_nothing() {
+    let gate = Gate::new();
+    assert_allocates_nothing(|| {
+        drop(gate.try_acquire(Holder::CpuRead).unwrap());
+        drop(gate.acquire(Holder::NicWrite).unwrap());
+        drop(gate.acquire_until(Holder::CpuWrite, past()).unwrap());
+    });
+}
+
+#[test]
+fn posting_and_polling_allocate_nothing() {
+    let mut pair = Pair::stepped();
+    let (from, to) = (pair.readable(&pattern(1, 64)), pair.alloc(64));
+    let inline: LocalMr = pair.alloc(16);
+    let unsignaled = (SendOp::Send { imm: None }, SendFlags::empty());
+    let mut over = 0;
+    let mut round = |pair: &mut Pair| {
+        pair.start_message(&from, &to);
+        pair.nic.run_until_idle();
+        over += pair
+            .a
+            .poll(|done| assert!(done.status.is_success()))
+            .unwrap();
+        over += pair
+            .b
+            .poll(|done| assert!(done.status.is_success()))
+            .unwrap();
+        pair.b.recv(to.begin_write().unwrap()).unwrap();
+        let hold = inline.begin_read().unwrap();
+        pair.a
+            .post(hold, unsignaled.0, unsignaled.1 | SendFlags::INLINE)
+            .unwrap();
+        pair.nic.run_until_idle();
+        over += pair.b.poll(|_| ()).unwrap();
+        pair.start_read(&from, &to);
+        pair.nic.run_until_idle();
+        over += pair.a.poll(|_| ()).unwrap();
+        // A refused post costs nothing either.
+        assert!(pair.a.recv(from.begin_read().unwrap()).is_err());
+    };
+    // The queues' memory grows to their capacity once.
+    for _ in 0..100 {
+        round(&mut pair);
+    }
+    assert_allocates_nothing(|| round(&mut pair));
+    assert_eq!(over, 601 * 5);
+}
