@@ -13,10 +13,12 @@ use rdma_mr::registration::{Deregister, Registered, Registrar as IsRegistrar};
 /// Explores `model` up to a bound of preemptions, and fails if that explored fewer executions than
 /// `least`: a model that explores nothing shows nothing.
 ///
-/// `LOOM_MAX_PREEMPTIONS` overrides the bound.
+/// `LOOM_MAX_PREEMPTIONS` overrides the bound; `RDMA_MR_LOOM_FULL`, which `cargo xtask loom --full`
+/// sets, raises it by one.
 pub fn explore(name: &str, bound: usize, least: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(bound);
+    let more = usize::from(std::env::var_os("RDMA_MR_LOOM_FULL").is_some());
+    builder.preemption_bound.get_or_insert(bound + more);
     let bound = builder.preemption_bound;
     let executions = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&executions);

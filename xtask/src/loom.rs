@@ -11,13 +11,17 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, Exit};
 use crate::workspace;
 
-/// Runs every model whose file name contains `filter`; `full` tells the models to lift their
+/// Runs every model whose file name contains `filter`; `full` tells the models to raise their
 /// bounds.
 pub fn run(full: bool, filter: &str, harness_args: &[OsString]) -> Result<()> {
     let files = model_files(&workspace::root().join("loom_tests"))?;
     let targets = workspace::test_targets("loom_")?.into_iter().collect();
     let models = select(&files, &targets, filter)?;
     let mut test = cargo_test(&workspace::root())?;
+    if filter.is_empty() {
+        // Models of what is private stand beside the code.
+        test.arg("--lib");
+    }
     test.args(models.iter().flat_map(|model| ["--test", model.as_str()]))
         .args(["--", "--test-threads=2"])
         .args(harness_args);

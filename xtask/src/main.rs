@@ -28,7 +28,7 @@ Usage: cargo xtask <command>
                            rustdoc; warnings are errors
   loom [--full] [FILTER] [-- ARGS...]
                            the models in loom_tests/ whose file name contains FILTER;
-                           ARGS go to the test harness; --full lifts the bounds
+                           ARGS go to the test harness; --full raises the bounds
   mutants                  breaks the gate's orderings one by one; a model must fail each time
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
