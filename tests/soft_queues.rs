@@ -253,18 +253,19 @@ fn destruction_waits_for_a_packet_and_not_for_the_message() {
         // SAFETY: REG-4: deregistered below, before `memory` is dropped.
         let register = |end: &End| unsafe { end.pd.register(memory.start(), LENGTH, ALL) }.unwrap();
         let (mr, peer) = (register(&a), register(&b));
-        let sge = Sge {
-            addr: memory.addr(0),
-            length: LENGTH as u32,
-            lkey: mr.lkey,
+        // The same memory four times over makes a message of 1 GiB.
+        let four = |lkey| {
+            [Sge {
+                addr: memory.addr(0),
+                length: LENGTH as u32,
+                lkey,
+            }; 4]
         };
-        let remote = RemoteAddr {
-            addr: memory.addr(0),
-            rkey: peer.rkey,
-        };
-        let op = SendOp::Write { remote, imm: None };
         for id in 0..60 {
-            a.post(id, op, &[sge]);
+            b.recv(id, &four(peer.lkey));
+        }
+        for id in 0..60 {
+            a.post(id, SEND, &four(mr.lkey));
         }
         let start = Instant::now();
         std::thread::sleep(Duration::from_millis(2));
@@ -275,7 +276,7 @@ fn destruction_waits_for_a_packet_and_not_for_the_message() {
         };
         victim.destroy().unwrap();
         let took = start.elapsed();
-        // All of it is 15 GiB, and one message takes longer than this in a debug build.
+        // All of it is 60 GiB, and one message takes longer than this in a debug build.
         assert!(took < Duration::from_millis(300), "{took:?}");
         assert!(nic.stats().messages < 60);
         if responder {

@@ -41,6 +41,11 @@ pub fn run(options: vm::Options) -> Result<()> {
     for (mode, port) in MODES.iter().zip(FIRST_PORT..) {
         script += &format!("run_transfer /tests/transfer {mode} {port}\n");
     }
+    script += "run_lost /tests/transfer 18530\n";
+    script += "run_refusal 'transfer to nobody' 'cannot reach' \\\n\
+               /tests/transfer --connect $RDMA_MR_VM_ADDR:18531 $DATA\n";
+    script += "run_refusal 'transfer of no file' 'cannot open' \\\n\
+               /tests/transfer --connect $RDMA_MR_VM_ADDR:18532 /no/such/file\n";
     script += "finish\n";
     guest.add_script("/tests/run", &script);
     vm::boot(&options, guest, &["/tests/run".to_owned()])

@@ -95,6 +95,38 @@ run_transfer() {
     verdict "transfer --mode $2" "$problem"
 }
 
+# run_refusal NAME WANT PROGRAM ARGS...: must say one line that contains WANT, and fail.
+run_refusal() {
+    name=$1
+    want=$2
+    shift 2
+    echo "-- $name"
+    said=$(timeout -s KILL "$LIMIT" "$@" 2>&1)
+    status=$?
+    echo "$said"
+    if [ $status = 0 ] || [ $status -ge 128 ]; then
+        verdict "$name" "exit status $status"
+    elif [ "$(echo "$said" | wc -l)" != 1 ]; then
+        verdict "$name" "more than one line"
+    elif ! echo "$said" | grep -q "$want"; then
+        verdict "$name" "nothing about '$want'"
+    else
+        verdict "$name"
+    fi
+}
+
+# run_lost PROGRAM PORT: the receiver is killed in the middle; the sender must notice and say so.
+run_lost() {
+    at=$RDMA_MR_VM_ADDR:$2
+    "$1" --listen "$at" >/tmp/listen 2>&1 &
+    listener=$!
+    listening $listener "$2"
+    (sleep 1 && kill -KILL $listener) &
+    # Small pieces, so that it takes long enough.
+    run_refusal "transfer to a peer that dies" . "$1" --connect "$at" "$DATA" --slot 512 --slots 4
+    wait
+}
+
 finish() {
     echo "--"
     printf '%s' "$summary"

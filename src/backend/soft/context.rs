@@ -114,10 +114,8 @@ impl QpInner {
         // Ordering: Release: pairs with the Acquire of `is_destroyed`. First, so that the NIC stops
         // after the packet under way.
         self.destroyed.store(1, Ordering::Release);
-        // Once the NIC has let go of it, it finds it destroyed.
+        // Once the NIC has let go of it, it finds it destroyed. What was posted stays where it is.
         drop(lock(&self.working));
-        self.send.clear();
-        self.recv.clear();
     }
 
     /// RESET to INIT.

@@ -99,13 +99,13 @@ mod state;
 mod tests;
 mod transfer;
 
+pub use crate::work::QpState;
 pub use config::{NicBuilder, Stats};
 pub use cq::CompletionQueue;
 pub use fault::{Fault, VENDOR_INJECTED, When};
 pub use nic::Nic;
 pub use pd::ProtectionDomain;
 pub use qp::QueuePair;
-pub use state::QpState;
 
 /// Bytes in a packet: what the NIC moves at once. Between two packets it looks at whether the
 /// registrations and the queue pairs are still there.

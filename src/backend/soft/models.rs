@@ -212,3 +212,29 @@ fn cq_2_what_a_completion_says_has_arrived() {
         bytes.free();
     });
 }
+
+#[test]
+fn qp_4_no_completion_after_the_destruction() {
+    model(|| {
+        let nic = Nic::new();
+        let cq = nic.create_cq(4).unwrap();
+        let qp = nic
+            .alloc_pd()
+            .create_qp(&cq, &cq, QpCaps::default())
+            .unwrap();
+        qp.modify_to_error();
+        for wr_id in 0..2 {
+            // SAFETY: POST-2: it names no bytes.
+            unsafe { qp.post_recv(&RecvWr { wr_id, sge: &[] }) }.unwrap();
+        }
+        let stepper = {
+            let nic = nic.clone();
+            thread::spawn(move || nic.run_until_idle())
+        };
+        assert!(qp.destroy().is_ok());
+        let mut out = [WorkCompletion::EMPTY; 2];
+        cq.poll(&mut out).unwrap();
+        stepper.join().unwrap();
+        assert_eq!(cq.poll(&mut out).unwrap(), 0);
+    });
+}

@@ -1,53 +1,10 @@
-//! The states of a queue pair.
-
-use std::fmt;
+//! The state of a queue pair as its sides share it.
 
 use crate::sync::{AtomicU64, Ordering};
+use crate::work::QpState;
 
-/// The state of a queue pair (`enum ibv_qp_state`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum QpState {
-    /// New: takes no work request.
-    Reset,
-    /// Takes receives.
-    Init,
-    /// Takes receives and carries out what its peer sends.
-    Rtr,
-    /// Sends as well.
-    Rts,
-    /// Something failed: everything that is posted is flushed.
-    Err,
-}
-
-impl QpState {
-    /// The verbs' word for it: `RESET`, `INIT`, `RTR`, `RTS`, `ERR`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            QpState::Reset => "RESET",
-            QpState::Init => "INIT",
-            QpState::Rtr => "RTR",
-            QpState::Rts => "RTS",
-            QpState::Err => "ERR",
-        }
-    }
-
-    const fn from_bits(bits: u64) -> Self {
-        match bits {
-            0 => QpState::Reset,
-            1 => QpState::Init,
-            2 => QpState::Rtr,
-            3 => QpState::Rts,
-            _ => QpState::Err,
-        }
-    }
-}
-
-impl fmt::Display for QpState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+fn from_bits(bits: u64) -> QpState {
+    QpState::from_raw(bits as u32)
 }
 
 /// The state as a word that the NIC, the posting threads and the owner share.
@@ -61,7 +18,7 @@ impl AtomicState {
     pub(super) fn get(&self) -> QpState {
         // Ordering: Acquire: pairs with the Release of `transition` and `set_error`: who sees RTR
         // sees the peer's number that was stored before.
-        QpState::from_bits(self.0.load(Ordering::Acquire))
+        from_bits(self.0.load(Ordering::Acquire))
     }
 
     /// Moves on if it is in `from`; says in which state it is otherwise.
@@ -71,7 +28,7 @@ impl AtomicState {
         self.0
             .compare_exchange(from as u64, to as u64, Ordering::Release, Ordering::Relaxed)
             .map(drop)
-            .map_err(QpState::from_bits)
+            .map_err(from_bits)
     }
 
     /// To ERR, from wherever it is.

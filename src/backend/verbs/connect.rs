@@ -8,9 +8,10 @@ use rdma_sys::{
     ibv_qp_state, ibv_query_qp,
 };
 
-use super::qp::{ACK_TIMEOUT, MAX_RD_ATOMIC, QpAddress, QpState, QueuePair, RETRIES, RNR_RETRIES};
+use super::qp::{ACK_TIMEOUT, MAX_RD_ATOMIC, QpAddress, QueuePair, RETRIES, RNR_RETRIES};
 use super::{AtomicCap, Context, Port, check, invalid};
 use crate::error::Result;
+use crate::work::QpState;
 
 /// Attributes of which none is set.
 pub(super) fn no_attributes() -> ibv_qp_attr {

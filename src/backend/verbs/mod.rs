@@ -41,11 +41,12 @@ mod port;
 mod qp;
 mod wr;
 
+pub use crate::work::QpState;
 pub use cq::CompletionQueue;
 pub use device::{AsyncEvent, AtomicCap, Context, DeviceInfo, Limits, devices};
 pub use pd::ProtectionDomain;
 pub use port::Port;
-pub use qp::{QpAddress, QpState, QueuePair};
+pub use qp::{QpAddress, QueuePair};
 /// The sys crate whose types the `as_raw` methods speak.
 pub use rdma_sys as sys;
 pub use wr::MAX_SGE;

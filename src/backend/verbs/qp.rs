@@ -20,7 +20,7 @@ use super::{
     CompletionQueue, MAX_SGE, ProtectionDomain, check, code, invalid, last_error, note_leak, pd, wr,
 };
 use crate::error::{Error, Result};
-use crate::work::{self, QpCaps, RecvWr, SendWr};
+use crate::work::{self, QpCaps, QpState, RecvWr, SendWr};
 
 /// READs and atomics that a queue pair has under way, or serves, at a time.
 pub(super) const MAX_RD_ATOMIC: u32 = 16;
@@ -33,54 +33,6 @@ pub(super) const RNR_RETRIES: u8 = 7;
 
 /// How long until a packet is sent again: 4.096 µs × 2^16, about 0.27 s.
 pub(super) const ACK_TIMEOUT: u8 = 16;
-
-/// The state of a queue pair (`enum ibv_qp_state`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum QpState {
-    /// Just created: takes no work requests.
-    Reset,
-    /// Takes receives.
-    Init,
-    /// Ready to receive.
-    Rtr,
-    /// Ready to send: connected.
-    Rts,
-    /// The send queue is drained.
-    Sqd,
-    /// The send queue has failed.
-    Sqe,
-    /// Failed, or told to: work requests are flushed.
-    Err,
-}
-
-impl QpState {
-    /// Its name in the verbs' headers without the prefix, such as `RTS`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            QpState::Reset => "RESET",
-            QpState::Init => "INIT",
-            QpState::Rtr => "RTR",
-            QpState::Rts => "RTS",
-            QpState::Sqd => "SQD",
-            QpState::Sqe => "SQE",
-            QpState::Err => "ERR",
-        }
-    }
-
-    pub(super) fn from_raw(raw: ibv_qp_state::Type) -> Self {
-        match raw {
-            ibv_qp_state::IBV_QPS_RESET => QpState::Reset,
-            ibv_qp_state::IBV_QPS_INIT => QpState::Init,
-            ibv_qp_state::IBV_QPS_RTR => QpState::Rtr,
-            ibv_qp_state::IBV_QPS_RTS => QpState::Rts,
-            ibv_qp_state::IBV_QPS_SQD => QpState::Sqd,
-            ibv_qp_state::IBV_QPS_SQE => QpState::Sqe,
-            _ => QpState::Err,
-        }
-    }
-}
 
 /// What a peer has to know to connect a queue pair by hand; plain data, to be sent over some other
 /// connection.
