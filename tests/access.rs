@@ -16,7 +16,7 @@ use rdma_mr::op::Begin;
 use rdma_mr::work::WcStatus;
 use rdma_mr::{
     Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor,
-    MrCursorMut, MrMutPtr, MrOptions, MrReadGuard, MrWriteGuard,
+    MrCursorMut, MrMutPtr, MrReadGuard, MrWriteGuard,
 };
 use util::*;
 
@@ -84,10 +84,7 @@ fn r1_as_ptr_and_the_cursor_wait_for_a_read() {
 fn r1_nothing_reads_or_writes_while_the_nic_writes() {
     let mut pair = Pair::stepped();
     // SAFETY: REMOTE-1, REMOTE-2: the peers' atomics are over whenever the bytes are looked at.
-    let word = unsafe { MrOptions::new().grant_remote_write() }
-        .access(Access::all())
-        .register(&pair.pd, 7u64.to_ne_bytes().to_vec())
-        .unwrap();
+    let word = unsafe { pair.shared_word(7) };
     let mut to = pair.alloc(8);
     for round in 0..4 {
         let hold = to.begin_write().unwrap();

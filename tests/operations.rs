@@ -344,10 +344,7 @@ fn r12_an_error_completion_releases_and_says_so() {
 fn r13_each_operation_moves_its_bytes_under_its_hold() {
     let mut pair = Pair::stepped();
     // SAFETY: REMOTE-1, REMOTE-2: the peer's operations are over whenever the bytes are looked at.
-    let there = unsafe { MrOptions::new().grant_remote_write() }
-        .access(Access::all())
-        .register(&pair.pd, 5u64.to_ne_bytes().to_vec())
-        .unwrap();
+    let there = unsafe { pair.shared_word(5) };
     let here = pair.alloc(8);
     let word =
         |mr: &LocalMr| u64::from_ne_bytes(mr.try_as_slice().unwrap()[..].try_into().unwrap());

@@ -17,7 +17,7 @@ use rdma_mr::backend::soft::{Nic, ProtectionDomain, QueuePair};
 use rdma_mr::gate::Snapshot;
 use rdma_mr::op::{Begin, Done, Endpoint};
 use rdma_mr::work::{QpCaps, QueuePair as _, RemoteAddr, WcStatus};
-use rdma_mr::{Access, Error, LocalMr, LocalMrReadAccess, MrAccess, MrOptions};
+use rdma_mr::{Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions};
 
 #[path = "../soft_util/mod.rs"]
 mod soft_util;
@@ -89,6 +89,18 @@ impl Pair {
             .access(Access::LOCAL_WRITE | Access::REMOTE_READ)
             .register(&self.pd, bytes.to_vec())
             .unwrap()
+    }
+
+    /// An integer that peers may change at any time.
+    ///
+    /// # Safety
+    /// REMOTE-1, REMOTE-2.
+    pub unsafe fn shared_word(&self, value: u64) -> LocalMr {
+        // SAFETY: REMOTE-1, REMOTE-2: as required of the caller.
+        let options = unsafe { MrOptions::new().grant_remote_write() };
+        let mut mr = options.access(Access::all()).alloc(&self.pd, 8).unwrap();
+        mr.as_mut_slice().copy_from_slice(&value.to_ne_bytes());
+        mr
     }
 
     /// A receive of `b` into `to` and a SEND of `a` from `from`, as far as the post.
