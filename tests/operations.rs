@@ -8,7 +8,7 @@ use rdma_mr::backend::soft::{Fault, Nic, When};
 use rdma_mr::gate::{Holder, Writer};
 use rdma_mr::op::{Begin, Done, Hold};
 use rdma_mr::work::{QpCaps, SendFlags, SendOp, WcStatus};
-use rdma_mr::{Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrOptions, Rejected};
+use rdma_mr::{Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, Rejected};
 use util::*;
 
 const SEND: SendOp = SendOp::Send { imm: None };

@@ -1,17 +1,6 @@
-//! The NIC in software: every operation moves the bytes that it names, and no others.
-#![cfg(all(feature = "soft", not(loom)))]
+//! Every operation moves the bytes that it names, and no others.
 
-mod soft_util;
-
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-use rdma_mr::backend::soft::Nic;
-use rdma_mr::work::{
-    CompletionQueue as _, QpCaps, QueuePair as _, SendFlags, SendOp, WcOpcode, WcStatus,
-    WorkCompletion,
-};
-use soft_util::*;
+use super::*;
 
 #[test]
 fn write_moves_exactly_its_bytes_at_every_alignment() {
@@ -409,42 +398,4 @@ fn waiting_on_a_completion_queue() {
     let mut out = [WorkCompletion::EMPTY; 2];
     assert_eq!(pair.b.recv_cq.poll(&mut out).unwrap(), 1);
     assert_eq!(out[1], WorkCompletion::EMPTY);
-}
-
-/// Run by hand, with `--release -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    for stepped in [true, false] {
-        for length in [8, 4096, 65536, 1 << 20] {
-            let nic = if stepped {
-                Nic::builder().stepped().build()
-            } else {
-                Nic::new()
-            };
-            let pair = Pair::on(&nic, QpCaps::default());
-            let (from, to) = (pair.a.region(length), pair.b.region(length));
-            let op = SendOp::Write {
-                remote: to.remote(0),
-                imm: None,
-            };
-            let total = ((1_usize << 30) / length).min(200_000);
-            let (mut posted, mut done) = (0, 0);
-            let mut out = [WorkCompletion::EMPTY; 16];
-            let start = Instant::now();
-            while done < total {
-                while posted < total && pair.a.try_post(1, op, &[from.all()], SIGNALED).is_ok() {
-                    posted += 1;
-                }
-                nic.run_until_idle();
-                done += pair.a.send_cq.poll(&mut out).unwrap();
-            }
-            let seconds = start.elapsed().as_secs_f64();
-            println!(
-                "stepped {stepped}, {length} B: {:.2} GB/s, {:.0} ns a message",
-                (total * length) as f64 / seconds / 1e9,
-                seconds * 1e9 / total as f64
-            );
-        }
-    }
 }

@@ -1,15 +1,7 @@
-//! The NIC in software, DEREG-1: once a deregistration has returned, no byte changes any more,
-//! whatever is still posted.
-#![cfg(all(feature = "soft", not(loom)))]
+//! DEREG-1: once a deregistration has returned, no byte changes any more, whatever is still
+//! posted.
 
-mod soft_util;
-
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use rdma_mr::backend::soft::{MTU, Nic, QueuePair};
-use rdma_mr::work::{CompletionQueue as _, QpCaps, SendOp, WcStatus, WorkCompletion};
-use soft_util::*;
+use super::*;
 
 /// Writes and writes, over and over, until the key is refused; returns how many succeeded.
 fn hammer(end: &End, op: SendOp, from: &Region) -> u64 {
