@@ -14,6 +14,7 @@
 //! | wait parked, by a thread | + 1 and the lock of a waiters' list | 0 |
 //! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
 
+mod patience;
 mod permit;
 mod snapshot;
 mod wait;
@@ -25,35 +26,12 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering, fence};
 
+pub use patience::Patience;
 pub use permit::Permit;
 pub use snapshot::{Snapshot, Writer};
 pub use wait::Acquire;
 pub use word::Holder;
 use word::{Entry, Word};
-
-/// How long a waiter tries before it gives the processor away, and how long it lets an exclusive
-/// side go first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// A blocked thread spins this long, a single pause between two looks at the word, before it
-    /// parks. At most 4 s.
-    pub spin: Duration,
-    /// Who wants in shared while an exclusive side waits for the present holders to leave stands
-    /// back this long, then enters past it: a thread that holds a guard and asks for another
-    /// does not wait for itself. At most 4 s. A future has no clock: it stands back for one trip
-    /// through its executor.
-    pub stand_back: Duration,
-}
-
-impl Default for Patience {
-    /// Spins 10 µs (a parked thread takes 14 to 20 µs to run again), stands back 1 ms.
-    fn default() -> Self {
-        Patience {
-            spin: Duration::from_micros(10),
-            stand_back: Duration::from_millis(1),
-        }
-    }
-}
 
 /// One atomic word that says who holds what it stands for: any number of shared holders
 /// (CPU readers, NIC reads) or one exclusive holder (CPU writer, NIC write).
@@ -237,9 +215,7 @@ impl Gate {
             // the fence of the one who frees: what this holder read is over before they write.
             word.fetch_sub(holder.unit(), Ordering::Release)
         } else {
-            // Ordering: Release pairs with the Acquire of every later acquisition: what this holder
-            // wrote is seen by who comes in next.
-            word.fetch_and(Word::exclusive_release_mask(holder), Ordering::Release)
+            Self::give_back_exclusive(word, holder)
         };
         let before = Word::from_bits(before);
         if holder.is_shared() && before.shared_release_is_done() {
@@ -249,6 +225,23 @@ impl Gate {
             return false;
         }
         Self::after_release(gate, before, holder)
+    }
+
+    /// The RMW of an exclusive release; gives the value before. It guesses that nobody waits, which
+    /// spares the hot path the load of a line that was written just before.
+    #[inline]
+    fn give_back_exclusive(word: &AtomicU64, holder: Holder) -> u64 {
+        let mut seen = holder.unit();
+        loop {
+            let left = seen & Word::exclusive_release_mask(holder);
+            // Ordering: Release pairs with the Acquire of every later acquisition: what this holder
+            // wrote is seen by who comes in next. Relaxed on failure: only the value is of use.
+            let exchanged = word.compare_exchange(seen, left, Ordering::Release, Ordering::Relaxed);
+            match exchanged {
+                Ok(before) => return before,
+                Err(now) => seen = now,
+            }
+        }
     }
 
     /// What a release owes that found somebody waiting, or the handle gone.

@@ -26,8 +26,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "exclusive release Release -> Relaxed",
         file: "src/gate/mod.rs",
-        from: "exclusive_release_mask(holder), Ordering::Release)",
-        to: "exclusive_release_mask(holder), Ordering::Relaxed)",
+        from: "compare_exchange(seen, left, Ordering::Release,",
+        to: "compare_exchange(seen, left, Ordering::Relaxed,",
         model: "a_reader_sees_a_nic_write_whole",
     },
     Mutant {

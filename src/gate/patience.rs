@@ -1,0 +1,27 @@
+//! How long to wait in which way.
+
+use std::time::Duration;
+
+/// How long a waiter tries before it gives the processor away, and how long it lets an exclusive
+/// side go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// A blocked thread spins this long, a single pause between two looks at the word, before it
+    /// parks. At most 4 s.
+    pub spin: Duration,
+    /// Who wants in shared while an exclusive side waits for the present holders to leave stands
+    /// back this long, then enters past it: a thread that holds a guard and asks for another
+    /// does not wait for itself. At most 4 s. A future has no clock: it stands back for one trip
+    /// through its executor.
+    pub stand_back: Duration,
+}
+
+impl Default for Patience {
+    /// Spins 10 µs (a parked thread takes 14 to 20 µs to run again), stands back 1 ms.
+    fn default() -> Self {
+        Patience {
+            spin: Duration::from_micros(10),
+            stand_back: Duration::from_millis(1),
+        }
+    }
+}
