@@ -122,8 +122,9 @@ run_lost() {
     listener=$!
     listening $listener "$2"
     (sleep 1 && kill -KILL $listener) &
-    # Small pieces, so that it takes long enough.
-    run_refusal "transfer to a peer that dies" . "$1" --connect "$at" "$DATA" --slot 512 --slots 4
+    # A hole of 4 GiB in small pieces: far from through when the peer dies.
+    truncate -s 4G /tmp/hole
+    run_refusal "transfer to a peer that dies" . "$1" --connect "$at" /tmp/hole --slot 512 --slots 4
     wait
 }
 
