@@ -51,7 +51,8 @@ pub struct Arrival {
 }
 
 pub struct Link<F: Fabric> {
-    endpoint: Endpoint<F::Qp>,
+    /// `None` once something failed.
+    endpoint: Option<Endpoint<F::Qp>>,
     fabric: F,
     posted: VecDeque<LocalMr>,
     arrived: VecDeque<Done>,
@@ -64,7 +65,7 @@ impl<F: Fabric> Link<F> {
     pub fn new(endpoint: Endpoint<F::Qp>, fabric: F, receives: usize) -> Result<Self, Failure> {
         let outbox = LocalMr::alloc(fabric.pd(), 8 * MAX_BYTES)?;
         let mut link = Link {
-            endpoint,
+            endpoint: Some(endpoint),
             fabric,
             posted: VecDeque::new(),
             arrived: VecDeque::new(),
@@ -89,16 +90,27 @@ impl<F: Fabric> Link<F> {
     }
 
     pub fn post_receive(&mut self, mr: LocalMr) -> Result<(), Failure> {
-        self.endpoint.recv(mr.begin_write()?)?;
+        self.endpoint()?.recv(mr.begin_write()?)?;
         self.posted.push_back(mr);
         Ok(())
     }
 
+    fn endpoint(&mut self) -> Result<&mut Endpoint<F::Qp>, Failure> {
+        let failure = self.failure.as_deref().unwrap_or_default();
+        (self.endpoint.as_mut()).ok_or_else(|| Lost(failure.to_owned()).into())
+    }
+
     /// Takes what has completed; sleeps a little if that is nothing. To be called while waiting for
     /// a region: what goes wrong is told by the next [`check`](Self::check).
+    ///
+    /// What goes wrong also ends the queue pair, and with it all that is outstanding: not every
+    /// device completes what is posted after an error (R16), and nobody is to wait for that.
     pub fn progress(&mut self) {
         if let Err(failure) = self.poll_or_sleep() {
             self.failure.get_or_insert(failure.to_string());
+        }
+        if self.failure.is_some() {
+            self.endpoint = None;
         }
     }
 
@@ -106,16 +118,29 @@ impl<F: Fabric> Link<F> {
         if self.poll()? > 0 {
             return Ok(());
         }
-        self.fabric.arm(self.endpoint.qp().send_cq())?;
-        if self.poll()? == 0 {
-            self.fabric.sleep(self.endpoint.qp().send_cq(), NAP)?;
+        // What completes between the poll and the sleep makes an event, or is polled before it.
+        if let Some(endpoint) = &self.endpoint {
+            self.fabric.arm(endpoint.qp().send_cq())?;
+        }
+        if self.poll()? > 0 {
+            return Ok(());
+        }
+        if let Some(endpoint) = &self.endpoint {
+            self.fabric.sleep(endpoint.qp().send_cq(), NAP)?;
+        }
+        // Its last message may have come just before it went.
+        if self.fabric.peer_is_gone() && self.poll()? == 0 {
+            return Err("the peer has gone away".into());
         }
         Ok(())
     }
 
     fn poll(&mut self) -> Result<usize, Failure> {
+        let Some(endpoint) = &mut self.endpoint else {
+            return Ok(0);
+        };
         let (arrived, failure) = (&mut self.arrived, &mut self.failure);
-        let polled = self.endpoint.poll(|done| {
+        let polled = endpoint.poll(|done| {
             if !done.status.is_success() {
                 failure.get_or_insert(format!("an operation failed: {}", done.status));
             } else if done.id.is_recv() {
@@ -154,10 +179,6 @@ impl<F: Fabric> Link<F> {
                 return Ok(arrival);
             }
             self.progress();
-            // Its last message may have come just before it went.
-            if self.arrived.is_empty() && self.fabric.peer_is_gone() && self.poll()? == 0 {
-                return Err(Box::new(Lost("the peer has gone away".into())));
-            }
         }
     }
 
@@ -210,7 +231,7 @@ impl<F: Fabric> Link<F> {
         post: impl Fn(&mut Endpoint<F::Qp>, Hold) -> Result<T, Rejected<Hold>>,
     ) -> Result<(), Failure> {
         loop {
-            match post(&mut self.endpoint, hold) {
+            match post(self.endpoint()?, hold) {
                 Ok(_) => return Ok(()),
                 Err(Rejected {
                     value,
@@ -225,8 +246,7 @@ impl<F: Fabric> Link<F> {
 
     /// Waits until all that was posted to the send queue is over.
     pub fn drain(&mut self) -> Result<(), Failure> {
-        while self.endpoint.outstanding().0 > 0 {
-            self.check()?;
+        while self.endpoint()?.outstanding().0 > 0 {
             self.progress();
         }
         self.check()

@@ -194,6 +194,10 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// each, in order. Returns how many operations that were. Does not wait. If `done` panics, what
     /// was taken with it is released all the same, and not told of.
     ///
+    /// After an operation that failed the queue pair is in ERR: close the endpoint or drop it. Not
+    /// every device completes what is posted from then on (rule R16), so a wait for one of those
+    /// regions might not end otherwise.
+    ///
     /// # Errors
     /// What [`CompletionQueue::poll`] says, or [`Error::UnknownCompletion`] for one that belongs to
     /// nothing outstanding here; it releases nothing, and those that came with it are not lost.
