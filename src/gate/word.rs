@@ -205,9 +205,9 @@ impl Word {
     }
 
     /// What one who has just given back one hold of `holder` owes, seen from the value before.
-    pub(super) const fn after_release(self, holder: Holder) -> Release {
+    pub(super) const fn after_release(self, holder: Holder) -> Owed {
         let left = Word(self.0 - holder.unit());
-        Release {
+        Owed {
             // An exclusive release took the bits off, so it wakes whatever else it sees.
             wake: if holder.is_shared() {
                 left.is_free() && left.has(Self::WAIT_EXCL)
@@ -233,7 +233,7 @@ impl Word {
 /// What a release owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) struct Release {
+pub(super) struct Owed {
     /// Wake who waits.
     pub(super) wake: bool,
     /// The handle is gone and this was the last hold: free.
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn only_the_last_release_wakes_and_frees() {
         let two = word((2 * Word::READER) | Word::WAITING | Word::ORPHANED);
-        let none = Release {
+        let none = Owed {
             wake: false,
             last: false,
         };
@@ -352,7 +352,7 @@ mod tests {
         let last = word(Word::NIC_READ | Word::WAIT_EXCL | Word::ORPHANED);
         assert_eq!(
             last.after_release(Holder::NicRead),
-            Release {
+            Owed {
                 wake: true,
                 last: true
             }
