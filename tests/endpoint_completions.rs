@@ -333,6 +333,16 @@ fn r11_a_panic_in_done_loses_no_completion() {
 }
 
 #[test]
+fn r11_a_panic_in_done_keeps_nothing_that_one_completion_ends() {
+    let mut setup = setup(2);
+    setup.says(setup.send(1), WcStatus::Success);
+    let polls = AssertUnwindSafe(|| setup.end.poll(|_| panic!("the user's")));
+    assert!(catch_unwind(polls).is_err());
+    assert_eq!(setup.held().0, [false, false]);
+    assert_eq!(setup.end.outstanding(), (0, 2));
+}
+
+#[test]
 fn r14_an_endpoint_that_can_not_be_destroyed_keeps_its_holds() {
     let mut setup = setup(2);
     setup.script.destroy_fails.store(true, Ordering::SeqCst);

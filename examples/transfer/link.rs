@@ -209,7 +209,7 @@ impl<F: Fabric> Link<F> {
         mr.as_mut_slice_with(|| self.progress()).write_all(&text)?;
         let hold = mr.get(..text.len())?.begin_read()?;
         self.outbox.push_back(mr);
-        self.post(hold, |endpoint, hold| endpoint.send(hold, None))
+        self.send(hold)
     }
 
     pub fn send(&mut self, hold: Hold) -> Result<(), Failure> {

@@ -192,7 +192,7 @@ impl Gate {
         // Ordering: Acquire pairs with the Release of a waiter's mark, so that whoever marked the
         // word is on the list that is woken. Closing hands on no data.
         let before = Word::from_bits(self.word.fetch_or(Word::CLOSED, Ordering::Acquire));
-        if before.snapshot().waiting_shared || before.snapshot().waiting_exclusive {
+        if before.has(Word::WAITING) {
             wait::wake_all(self);
         }
     }
@@ -218,10 +218,7 @@ impl Gate {
             Self::give_back_exclusive(word, holder)
         };
         let before = Word::from_bits(before);
-        if holder.is_shared() && before.shared_release_is_done() {
-            return false;
-        }
-        if !holder.is_shared() && before.exclusive_release_is_done() {
+        if before.release_is_done(holder) {
             return false;
         }
         Self::after_release(gate, before, holder)

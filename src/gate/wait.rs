@@ -229,7 +229,7 @@ impl Drop for Place<'_> {
             .word
             .fetch_and(!(Word::WAIT_EXCL | Word::PENDING), Ordering::Acquire);
         let before = Word::from_bits(before);
-        if before.has(Word::WAIT_EXCL | Word::WAIT_SHARED) {
+        if before.has(Word::WAITING) {
             wake_all(self.gate);
         }
     }

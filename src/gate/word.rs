@@ -113,7 +113,7 @@ impl Word {
     pub(super) const READER: u64 = 1 << 36;
 
     pub(super) const EXCL: u64 = Self::CPU_EXCL | Self::NIC_EXCL;
-    const WAITING: u64 = Self::WAIT_SHARED | Self::WAIT_EXCL;
+    pub(super) const WAITING: u64 = Self::WAIT_SHARED | Self::WAIT_EXCL;
     const COUNTS: u64 = !(Self::NIC_READ - 1);
     /// The top bit of each count. A field counts twice as many holds as are let in, so that those
     /// that are refused beyond can't overflow it before they have undone themselves.
@@ -218,15 +218,15 @@ impl Word {
         }
     }
 
-    /// Whether a shared release from this value has nothing more to do. One test: it is all that a
-    /// release with nobody waiting pays after its RMW.
-    pub(super) const fn shared_release_is_done(self) -> bool {
-        !self.has(Self::WAIT_EXCL | Self::ORPHANED)
-    }
-
-    /// The same of an exclusive release.
-    pub(super) const fn exclusive_release_is_done(self) -> bool {
-        !self.has(Self::WAITING | Self::ORPHANED)
+    /// Whether a release of `holder` from this value has nothing more to do. One test: it is all that
+    /// a release with nobody waiting pays after its RMW.
+    pub(super) const fn release_is_done(self, holder: Holder) -> bool {
+        let owing = if holder.is_shared() {
+            Self::WAIT_EXCL | Self::ORPHANED
+        } else {
+            Self::WAITING | Self::ORPHANED
+        };
+        !self.has(owing)
     }
 }
 
@@ -357,10 +357,10 @@ mod tests {
                 last: true
             }
         );
-        assert!(!last.shared_release_is_done());
+        assert!(!last.release_is_done(Holder::NicRead));
         let shared_only = word(Word::NIC_READ | Word::WAIT_SHARED);
         assert_eq!(shared_only.after_release(Holder::NicRead), none);
-        assert!(shared_only.shared_release_is_done());
+        assert!(shared_only.release_is_done(Holder::NicRead));
         for waiter in [Word::WAIT_SHARED, Word::WAIT_EXCL] {
             let held = word(Word::NIC_EXCL | waiter);
             assert!(held.after_release(Holder::NicWrite).wake);

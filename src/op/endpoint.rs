@@ -38,7 +38,7 @@ use crate::work::{
 /// b.recv(to.begin_write()?)?;
 /// a.send(from.begin_read()?, None)?;
 ///
-/// assert!(to.try_as_slice().is_none() || to.state().is_free()); // held until the completion
+/// assert!(to.try_as_slice().is_none()); // held until the completion has been polled
 /// let bytes = to.as_slice_with(|| { b.poll(|done| assert_eq!(done.status, WcStatus::Success)).unwrap(); });
 /// assert_eq!(&bytes[..5], b"hello");
 /// # Ok::<(), rdma_mr::Error>(())

@@ -139,14 +139,15 @@ impl Outstanding {
         if before >= self.holds.len() {
             return None;
         }
-        for left in (0..=before).rev() {
-            // Released before `done` is told, so that it finds the bytes free.
-            drop(self.holds.pop_front());
-            let id = self.numbers.id(self.first);
-            self.first += 1;
-            let last = left == 0;
+        let first = self.first;
+        self.first += before as u64 + 1;
+        // Released before `done` is told, so that it finds the bytes free, and whether it panics or
+        // not.
+        drop(self.holds.drain(..=before));
+        for offset in 0..=before {
+            let last = offset == before;
             done(Done {
-                id,
+                id: self.numbers.id(first + offset as u64),
                 status: if last { wc.status } else { WcStatus::Success },
                 byte_len: if last { wc.byte_len } else { 0 },
                 imm: wc.imm.filter(|_| last),

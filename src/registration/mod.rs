@@ -30,15 +30,13 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Registers `memory`; hands it back with the reason if that fails.
+    /// Registers `memory`, with rights that were validated; hands it back with the reason if that
+    /// fails.
     pub(crate) fn new(
         registrar: Arc<dyn Registrar>,
         memory: Memory,
         access: Access,
     ) -> Result<Self, Rejected<Memory>> {
-        if let Err(error) = access.validate() {
-            return Err(Rejected::new(memory, error));
-        }
         let (addr, length) = (memory.addr(), memory.length());
         // SAFETY: REG-4: `memory` is stable (MEM-1) and writable (MEM-4), and it is kept here until
         // the handle has deregistered: by `end`, or leaked for good.
