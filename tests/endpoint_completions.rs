@@ -82,6 +82,10 @@ unsafe impl QueuePair for FakeQp {
         NUM
     }
 
+    fn modify_to_error(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn destroy(self) -> std::result::Result<(), (Self, io::Error)> {
         if self.0.destroy_fails.load(Ordering::SeqCst) {
             return Err((self, io::Error::from_raw_os_error(libc::EBUSY)));
@@ -96,6 +100,7 @@ impl Drop for FakeQp {
     }
 }
 
+#[derive(Clone)]
 struct FakeCq(Arc<Script>);
 
 // SAFETY: CQ-1, CQ-2: there is no NIC.

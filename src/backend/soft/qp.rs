@@ -262,6 +262,12 @@ unsafe impl work::QueuePair for QueuePair {
         self.inner.num
     }
 
+    /// Never fails.
+    fn modify_to_error(&self) -> Result<()> {
+        QueuePair::modify_to_error(self);
+        Ok(())
+    }
+
     /// Waits for the packet that the NIC is copying for this queue pair, if there is one. Never
     /// fails.
     fn destroy(self) -> Result<(), (Self, io::Error)> {

@@ -195,6 +195,10 @@ unsafe impl work::QueuePair for QueuePair {
         self.qp_num
     }
 
+    fn modify_to_error(&self) -> Result<()> {
+        QueuePair::modify_to_error(self)
+    }
+
     fn destroy(mut self) -> Result<(), (Self, io::Error)> {
         match self.destroy_once() {
             Ok(()) => Ok(()),
