@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rdma_mr::backend::verbs::{CompletionQueue, Context, ProtectionDomain, QueuePair, cm};
 use rdma_mr::op::Endpoint;
-use rdma_mr::work::QpCaps;
+use rdma_mr::work::{CompletionEvents as _, QpCaps};
 
 use crate::link::{Fabric, Link};
 use crate::{Failure, Options, create, open, receiver, sender};

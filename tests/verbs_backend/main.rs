@@ -23,8 +23,8 @@ use rdma_mr::backend::verbs::{
 };
 use rdma_mr::registration::{Registered, Registrar};
 use rdma_mr::work::{
-    CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr,
-    Sge, WcOpcode, WcStatus, WorkCompletion,
+    CompletionEvents, CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr, SendFlags,
+    SendOp, SendWr, Sge, WcOpcode, WcStatus, WorkCompletion,
 };
 use rdma_mr::{Access, Error};
 
@@ -189,6 +189,16 @@ fn next(cq: &CompletionQueue) -> WorkCompletion {
         thread::yield_now();
     }
     out[0]
+}
+
+/// That many completions have come, and no other one.
+fn exactly(cq: &CompletionQueue, count: usize) -> Vec<WorkCompletion> {
+    let done = (0..count).map(|_| next(cq)).collect();
+    thread::sleep(Duration::from_millis(100));
+    let mut more = [WorkCompletion::EMPTY; 8];
+    let got = cq.poll(&mut more).unwrap();
+    assert_eq!(more[..got], []);
+    done
 }
 
 fn provider(error: Error) -> (&'static str, io::ErrorKind) {

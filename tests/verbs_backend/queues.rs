@@ -1,5 +1,7 @@
 //! What arrives: operations over two connected queue pairs, polling, waiting.
 
+use std::os::fd::AsRawFd;
+
 use super::*;
 
 #[test]
@@ -219,4 +221,68 @@ fn waiting_sleeps_until_the_completion_or_the_timeout() {
     assert!(silent.fd().is_none());
     assert!(silent.wait(&mut out, None).is_err());
     assert!(pair.a_cq.wait(&mut [], None).is_err());
+}
+
+/// Whether `poll(2)` says that the queue's descriptor can be read, within `millis`.
+fn readable(cq: &impl CompletionEvents, millis: i32) -> bool {
+    let mut fd = libc::pollfd {
+        fd: cq.fd().unwrap().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one `pollfd`, alive for the call.
+    let ready = unsafe { libc::poll(&mut fd, 1, millis) };
+    assert!(ready >= 0);
+    ready == 1 && fd.revents & libc::POLLIN != 0
+}
+
+#[test]
+#[ignore = "needs an RDMA device: cargo xtask vm test"]
+fn an_armed_queue_makes_one_event_and_one_that_is_not_makes_none() {
+    let context = device();
+    let pair = Pair::new(&context);
+    let mem = Mem::new(&pair.pd, Access::default());
+    let send = |flags| {
+        recv(&pair.b, 1, &[mem.sge(0, 64)]).unwrap();
+        pair.run(&[mem.sge(64, 8)], SendOp::Send { imm: None }, flags);
+    };
+    let plain = SendFlags::empty();
+    let cq = &pair.b_cq;
+
+    // A completion that is there already makes no event when the queue is armed.
+    send(plain);
+    assert!(!readable(cq, 100));
+    cq.req_notify(false).unwrap();
+    assert!(!readable(cq, 100));
+    assert_eq!(cq.take_events().unwrap(), 0);
+    assert!(!cq.wait_event(Some(Duration::from_millis(50))).unwrap());
+    assert_eq!(next(cq).wr_id, 1);
+
+    // The next one does: one event, however many completions.
+    send(plain);
+    assert!(readable(cq, 10_000));
+    send(plain);
+    assert_eq!(cq.take_events().unwrap(), 1);
+    assert!(!readable(cq, 100));
+    assert_eq!(exactly(cq, 2).len(), 2);
+
+    // Of two kinds of message, the marked one only.
+    cq.req_notify(true).unwrap();
+    send(plain);
+    assert!(!readable(cq, 100));
+    send(SendFlags::SOLICITED);
+    assert!(cq.wait_event(Some(PATIENCE)).unwrap());
+    assert!(!readable(cq, 100));
+    assert_eq!(exactly(cq, 2).len(), 2);
+
+    // A failure makes one as well; rxe does not when only marked ones are asked for.
+    cq.req_notify(false).unwrap();
+    recv(&pair.b, 2, &[mem.sge(0, 64)]).unwrap();
+    pair.b.modify_to_error().unwrap();
+    assert!(readable(cq, 10_000));
+    assert_eq!(next(cq).status, WcStatus::WrFlushErr);
+
+    let silent = context.create_cq(16).unwrap();
+    assert!(silent.wait_event(None).is_err());
+    assert_eq!(silent.take_events().unwrap(), 0);
 }

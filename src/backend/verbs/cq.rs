@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::fmt;
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,7 +105,8 @@ impl Context {
     }
 
     /// The same with a completion channel (`ibv_create_comp_channel`), for
-    /// [`CompletionQueue::wait`] or the caller's own event loop.
+    /// [`CompletionQueue::wait`] or the caller's own event loop
+    /// ([`CompletionEvents`](work::CompletionEvents)).
     ///
     /// # Errors
     /// As [`create_cq`](Self::create_cq).
@@ -192,55 +193,16 @@ unsafe impl work::CompletionQueue for CompletionQueue {
     }
 }
 
-impl CompletionQueue {
-    /// How many completions it holds; at least what was asked for.
-    #[must_use]
-    pub fn capacity(&self) -> u32 {
-        self.capacity
-    }
-
-    /// The device that it is of.
-    #[must_use]
-    pub fn context(&self) -> &Context {
-        &self.context
-    }
-
-    /// The queue itself, for code that makes its own queue pairs. It is there as long as `self` is
-    /// kept; it must not be destroyed, and events taken from its channel by other means have to be
-    /// acknowledged before `self` is dropped, or the drop blocks.
-    #[must_use]
-    pub fn as_raw(&self) -> *mut ibv_cq {
-        self.raw.as_ptr()
-    }
-
-    /// The descriptor of its completion channel, non-blocking: readable once a completion has come
-    /// after [`req_notify`](Self::req_notify). `None` without a channel.
-    #[must_use]
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        let channel = self.channel.as_ref()?;
-        // SAFETY: the descriptor is open as long as the channel, which `self` owns.
-        Some(unsafe { BorrowedFd::borrow_raw(channel.fd()) })
-    }
-
-    /// Asks for one event when the next completion comes (`ibv_req_notify_cq`); with
-    /// `solicited_only` for one that the peer marked, or that failed. Completions that are there
-    /// already make no event: poll again after this call, before sleeping.
-    ///
-    /// # Errors
-    /// [`Error::Provider`].
-    pub fn req_notify(&self, solicited_only: bool) -> Result<()> {
+/// `take_events` gives 0 without a channel. The descriptor is non-blocking.
+impl work::CompletionEvents for CompletionQueue {
+    fn req_notify(&self, solicited_only: bool) -> Result<()> {
         // SAFETY: the queue is alive.
         check("ibv_req_notify_cq", unsafe {
             ibv_req_notify_cq(self.raw.as_ptr(), i32::from(solicited_only))
         })
     }
 
-    /// Takes the events off the completion channel that are there, acknowledges them, and returns
-    /// how many (`ibv_get_cq_event`, `ibv_ack_cq_events`). Does not wait. 0 without a channel.
-    ///
-    /// # Errors
-    /// [`Error::Provider`].
-    pub fn take_events(&self) -> Result<u32> {
+    fn take_events(&self) -> Result<u32> {
         let Some(channel) = &self.channel else {
             return Ok(0);
         };
@@ -267,6 +229,39 @@ impl CompletionQueue {
         }
     }
 
+    fn wait_event(&self, timeout: Option<Duration>) -> Result<bool> {
+        let fd = self.channel_fd("CompletionQueue::wait_event")?;
+        self.sleep(fd, os::deadline(timeout))
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let channel = self.channel.as_ref()?;
+        // SAFETY: the descriptor is open as long as the channel, which `self` owns.
+        Some(unsafe { BorrowedFd::borrow_raw(channel.fd()) })
+    }
+}
+
+impl CompletionQueue {
+    /// How many completions it holds; at least what was asked for.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// The device that it is of.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The queue itself, for code that makes its own queue pairs. It is there as long as `self` is
+    /// kept; it must not be destroyed, and events taken from its channel by other means have to be
+    /// acknowledged before `self` is dropped, or the drop blocks.
+    #[must_use]
+    pub fn as_raw(&self) -> *mut ibv_cq {
+        self.raw.as_ptr()
+    }
+
     /// Polls, and sleeps on the completion channel while there is nothing, until `timeout` has
     /// passed (`None`: for ever). Returns how many completions it put into `out`, 0 after the
     /// timeout.
@@ -278,12 +273,9 @@ impl CompletionQueue {
     /// [`Error::Provider`]; a queue that was created without a channel, an empty `out`, and a queue
     /// that was overrun are some.
     pub fn wait(&self, out: &mut [WorkCompletion], timeout: Option<Duration>) -> Result<usize> {
-        use work::CompletionQueue as _;
+        use work::{CompletionEvents as _, CompletionQueue as _};
 
-        let Some(fd) = self.fd() else {
-            let why = "the queue has no completion channel: use create_cq_with_channel";
-            return Err(invalid("CompletionQueue::wait", why));
-        };
+        let fd = self.channel_fd("CompletionQueue::wait")?;
         if out.is_empty() {
             return Err(invalid("CompletionQueue::wait", "no room for a completion"));
         }
@@ -300,29 +292,24 @@ impl CompletionQueue {
                     return Ok(taken);
                 }
             }
-            if !self.sleep(fd.as_raw_fd(), deadline)? {
+            if !self.sleep(fd, deadline)? {
                 // An event may have come with the deadline.
                 return self.poll(out);
             }
         }
     }
 
-    /// Sleeps until the completion channel has an event, or `timeout` has passed; takes the event,
-    /// and says whether there was one. For those who poll elsewhere: [`req_notify`](Self::req_notify),
-    /// poll once more, and call this only if there was nothing.
-    ///
-    /// # Errors
-    /// [`Error::Provider`]; a queue that was created without a channel is one.
-    pub fn wait_event(&self, timeout: Option<Duration>) -> Result<bool> {
-        let Some(fd) = self.fd() else {
-            let why = "the queue has no completion channel: use create_cq_with_channel";
-            return Err(invalid("CompletionQueue::wait_event", why));
-        };
-        self.sleep(fd.as_raw_fd(), os::deadline(timeout))
+    /// The descriptor to sleep on, for `call`.
+    fn channel_fd(&self, call: &'static str) -> Result<RawFd> {
+        let why = "the queue has no completion channel: use create_cq_with_channel";
+        let channel = self.channel.as_ref().ok_or_else(|| invalid(call, why))?;
+        Ok(channel.fd())
     }
 
     /// Sleeps until the channel or the device has an event, and takes it; `false` at the deadline.
     fn sleep(&self, fd: RawFd, deadline: Option<Instant>) -> Result<bool> {
+        use work::CompletionEvents as _;
+
         let fds = [fd, self.context.async_fd()];
         let ready = os::wait_readable(fds, deadline).map_err(|source| Error::Provider {
             call: "poll",
