@@ -9,8 +9,9 @@ pub use completion::{WcOpcode, WcStatus, WorkCompletion};
 pub use queues::{BadWr, CompletionEvents, CompletionQueue, QueuePair, SharedRecvQueue};
 pub use state::QpState;
 
-/// A scatter/gather element: bytes of this side, named by a local key (`struct ibv_sge`).
+/// A scatter/gather element: bytes of this side, named by a local key (`struct ibv_sge`, same layout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
 pub struct Sge {
     /// Address of the first byte.
     pub addr: u64,

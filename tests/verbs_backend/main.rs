@@ -4,8 +4,10 @@
 
 mod connections;
 mod errors;
+mod lists;
 mod memory;
 mod queues;
+mod srq;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::io;
@@ -18,13 +20,13 @@ use std::time::{Duration, Instant};
 
 use rdma_mr::backend::verbs::cm::{self, Config, Connection, Listener, Pending};
 use rdma_mr::backend::verbs::{
-    AsyncEvent, AtomicCap, CompletionQueue, Context, ProtectionDomain, QpState, QueuePair, devices,
-    leaked, sys,
+    AsyncEvent, AtomicCap, CompletionQueue, Context, ProtectionDomain, QpState, QueuePair,
+    SharedRecvQueue, devices, leaked, sys,
 };
 use rdma_mr::registration::{Registered, Registrar};
 use rdma_mr::work::{
-    CompletionEvents, CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr, SendFlags,
-    SendOp, SendWr, Sge, WcOpcode, WcStatus, WorkCompletion,
+    BadWr, CompletionEvents, CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr,
+    SendFlags, SendOp, SendWr, Sge, SharedRecvQueue as _, WcOpcode, WcStatus, WorkCompletion,
 };
 use rdma_mr::{Access, Error};
 
@@ -178,6 +180,32 @@ fn post(
 fn recv(qp: &QueuePair, wr_id: u64, sge: &[Sge]) -> rdma_mr::Result<()> {
     // SAFETY: as in `post`.
     unsafe { qp.post_recv(&RecvWr { wr_id, sge }) }
+}
+
+/// Behind the back of the queue pair into INIT, where rxe's kernel side refuses the doorbell of a
+/// send.
+fn back_to_init(qp: &QueuePair) {
+    for state in [
+        sys::ibv_qp_state::IBV_QPS_RESET,
+        sys::ibv_qp_state::IBV_QPS_INIT,
+    ] {
+        // SAFETY: all zeros is valid.
+        let mut attr: sys::ibv_qp_attr = unsafe { std::mem::zeroed() };
+        attr.qp_state = state;
+        attr.port_num = 1;
+        let mask = match state {
+            sys::ibv_qp_state::IBV_QPS_RESET => sys::ibv_qp_attr_mask::IBV_QP_STATE,
+            _ => {
+                sys::ibv_qp_attr_mask::IBV_QP_STATE
+                    | sys::ibv_qp_attr_mask::IBV_QP_PKEY_INDEX
+                    | sys::ibv_qp_attr_mask::IBV_QP_PORT
+                    | sys::ibv_qp_attr_mask::IBV_QP_ACCESS_FLAGS
+            }
+        };
+        // SAFETY: the queue pair is alive and nothing is outstanding on it.
+        let ret = unsafe { sys::ibv_modify_qp(qp.as_raw(), &mut attr, mask.0 as i32) };
+        assert_eq!(ret, 0);
+    }
 }
 
 /// The next completion, polled for.

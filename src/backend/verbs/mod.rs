@@ -7,10 +7,11 @@
 //! | [`ProtectionDomain`] | `ibv_alloc_pd`, `ibv_reg_mr`, `ibv_dereg_mr`; or adopted |
 //! | [`CompletionQueue`] | `ibv_create_cq`, `ibv_poll_cq`, completion channels |
 //! | [`QueuePair`] | `ibv_create_qp` (RC), `ibv_modify_qp`, `ibv_post_send`, `ibv_post_recv` |
+//! | [`SharedRecvQueue`] | `ibv_create_srq`, `ibv_post_srq_recv` |
 //! | [`cm`] | `rdma_listen`, `rdma_connect` and what lies between them |
 //!
 //! # Who keeps what alive
-//! A [`QueuePair`] keeps its queues and its protection domain, those keep the [`Context`]: things
+//! A [`QueuePair`] keeps its queues (a shared one as well) and its protection domain, those keep the [`Context`]: things
 //! are destroyed in the order that the verbs demand whatever order they are dropped in. What the
 //! provider refuses to destroy in a `Drop` is leaked, together with what it stands on, and counted
 //! in [`leaked`]; nothing panics there.
@@ -38,7 +39,9 @@ mod device;
 mod os;
 mod pd;
 mod port;
+mod post;
 mod qp;
+mod srq;
 mod wr;
 
 pub use crate::work::QpState;
@@ -49,7 +52,7 @@ pub use port::Port;
 pub use qp::{QpAddress, QueuePair};
 /// The sys crate whose types the `as_raw` methods speak.
 pub use rdma_sys as sys;
-pub use wr::MAX_SGE;
+pub use srq::SharedRecvQueue;
 
 use std::ffi::c_int;
 use std::io;
@@ -127,6 +130,7 @@ mod tests {
         both::<ProtectionDomain>();
         both::<CompletionQueue>();
         both::<QueuePair>();
+        both::<SharedRecvQueue>();
         both::<cm::Listener>();
         both::<cm::Request>();
         both::<cm::Pending>();

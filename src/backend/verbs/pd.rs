@@ -49,6 +49,10 @@ impl Inner {
     pub(super) fn as_raw(&self) -> *mut ibv_pd {
         self.raw.as_ptr()
     }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
 }
 
 impl fmt::Debug for ProtectionDomain {
@@ -128,7 +132,7 @@ impl ProtectionDomain {
     /// The device that it is of.
     #[must_use]
     pub fn context(&self) -> &Context {
-        &self.inner.context
+        self.inner.context()
     }
 
     /// What a queue pair holds on to.

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::mem;
 use std::ptr::{self, NonNull};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,10 +18,11 @@ use rdma_sys::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CompletionQueue, MAX_SGE, ProtectionDomain, check, code, invalid, last_error, note_leak, pd, wr,
+    CompletionQueue, ProtectionDomain, SharedRecvQueue, code, invalid, last_error, note_leak, pd,
+    post, srq, wr,
 };
 use crate::error::{Error, Result};
-use crate::work::{self, QpCaps, QpState, RecvWr, SendWr};
+use crate::work::{self, BadWr, QpCaps, QpState, RecvWr, SendWr};
 
 /// READs and atomics that a queue pair has under way, or serves, at a time.
 pub(super) const MAX_RD_ATOMIC: u32 = 16;
@@ -65,6 +67,8 @@ pub struct QueuePair {
     pd: Arc<pd::Inner>,
     send_cq: Arc<CompletionQueue>,
     recv_cq: Arc<CompletionQueue>,
+    /// Where its receives come from, if not from its own queue.
+    srq: Option<Arc<srq::Inner>>,
 }
 
 // SAFETY: the verbs may be called on a queue pair from any thread at the same time.
@@ -86,29 +90,65 @@ impl ProtectionDomain {
     /// work requests with `SIGNALED` complete on success.
     ///
     /// # Errors
-    /// [`Error::TooManySge`] if `caps` asks for more than [`MAX_SGE`] elements;
-    /// [`Error::Provider`], for queues of another device as well.
+    /// [`Error::TooManySge`] if `caps` asks for more elements than the device takes
+    /// ([`Limits::max_sge`](super::Limits::max_sge)); [`Error::Provider`], for queues of another
+    /// device as well.
     pub fn create_qp(
         &self,
         send_cq: &Arc<CompletionQueue>,
         recv_cq: &Arc<CompletionQueue>,
         caps: QpCaps,
     ) -> Result<QueuePair> {
-        let given = caps.max_send_sge.max(caps.max_recv_sge) as usize;
-        if given > MAX_SGE {
-            let max = MAX_SGE as u32;
+        self.new_qp(send_cq, recv_cq, None, caps)
+    }
+
+    /// The same with receives from `srq`, which it keeps alive; they complete at `recv_cq`. It has
+    /// no receive queue of its own: what `caps` says of one is not looked at, and 0 in
+    /// [`caps`](work::QueuePair::caps).
+    ///
+    /// # Errors
+    /// As [`create_qp`](Self::create_qp).
+    pub fn create_qp_with_srq(
+        &self,
+        send_cq: &Arc<CompletionQueue>,
+        recv_cq: &Arc<CompletionQueue>,
+        srq: &SharedRecvQueue,
+        caps: QpCaps,
+    ) -> Result<QueuePair> {
+        let caps = QpCaps {
+            max_recv_wr: 0,
+            max_recv_sge: 0,
+            ..caps
+        };
+        self.new_qp(send_cq, recv_cq, Some(srq.inner()), caps)
+    }
+
+    fn new_qp(
+        &self,
+        send_cq: &Arc<CompletionQueue>,
+        recv_cq: &Arc<CompletionQueue>,
+        srq: Option<&Arc<srq::Inner>>,
+        caps: QpCaps,
+    ) -> Result<QueuePair> {
+        let given = caps.max_send_sge.max(caps.max_recv_sge);
+        let max = self.context().limits().max_sge;
+        if given > max {
+            let given = given as usize;
             return Err(Error::TooManySge { given, max });
         }
         let device = self.context().as_raw();
-        if send_cq.context().as_raw() != device || recv_cq.context().as_raw() != device {
-            let why = "a completion queue and the protection domain are of different contexts";
+        let mut queues = [send_cq.context(), recv_cq.context()]
+            .into_iter()
+            .chain(srq.map(|srq| srq.context()));
+        if queues.any(|queue| queue.as_raw() != device) {
+            let why = "a queue and the protection domain are of different contexts";
             return Err(invalid("ibv_create_qp", why));
         }
         let mut attr = ibv_qp_init_attr {
             qp_context: ptr::null_mut(),
             send_cq: send_cq.as_raw(),
             recv_cq: recv_cq.as_raw(),
-            srq: ptr::null_mut(),
+            srq: srq.map_or(ptr::null_mut(), |srq| srq.as_raw()),
             cap: ibv_qp_cap {
                 max_send_wr: caps.max_send_wr,
                 max_recv_wr: caps.max_recv_wr,
@@ -130,10 +170,16 @@ impl ProtectionDomain {
             qp_num: unsafe { (*raw.as_ptr()).qp_num },
             caps: QpCaps {
                 max_send_wr: attr.cap.max_send_wr,
-                max_recv_wr: attr.cap.max_recv_wr,
-                max_send_sge: attr.cap.max_send_sge.min(MAX_SGE as u32),
-                max_recv_sge: attr.cap.max_recv_sge.min(MAX_SGE as u32),
+                max_send_sge: attr.cap.max_send_sge,
                 max_inline: attr.cap.max_inline_data,
+                ..match srq {
+                    Some(_) => caps,
+                    None => QpCaps {
+                        max_recv_wr: attr.cap.max_recv_wr,
+                        max_recv_sge: attr.cap.max_recv_sge,
+                        ..caps
+                    },
+                }
             },
             // A packet of an earlier connection should not look like one of this.
             psn: (RandomState::new().build_hasher().finish() & 0xff_ffff) as u32,
@@ -141,42 +187,35 @@ impl ProtectionDomain {
             pd: Arc::clone(self.inner()),
             send_cq: Arc::clone(send_cq),
             recv_cq: Arc::clone(recv_cq),
+            srq: srq.cloned(),
         })
     }
 }
 
-// SAFETY: QP-1, QP-3 and QP-5 are the verbs' for reliable connections. QP-2: a work request is
-// posted alone, so that an error means that it was not, but for the case that `posted` sees to.
-// QP-4 is ibv_destroy_qp's promise when it returns 0. QP-6: a completion queue and a queue pair are
-// of one device, which numbers its queue pairs.
+// SAFETY: QP-1, QP-3 and QP-5 are the verbs' for reliable connections. QP-2: an error names the
+// first work request that was not posted, but for the case that `refused_send` sees to. QP-4 is ibv_destroy_qp's promise when it returns 0. QP-6: a completion queue and a queue
+// pair are of one device, which numbers its queue pairs.
 unsafe impl work::QueuePair for QueuePair {
     type Cq = Arc<CompletionQueue>;
 
     unsafe fn post_send(&self, wr: &SendWr<'_>) -> Result<()> {
-        self.need(
-            ibv_qp_state::IBV_QPS_RTS,
-            "posting a send needs RTS: connect it first",
-        )?;
-        let mut list = wr::SgeList::new(wr.sge, self.caps.max_send_sge)?;
-        let mut raw = wr::send(wr, &mut list, &self.caps)?;
-        let mut bad = ptr::null_mut();
-        // SAFETY: the queue pair is alive; `raw` and the list that it points to are alive for the
-        // call, which copies them. The bytes are the caller's duty (POST-1).
-        let ret = unsafe { ibv_post_send(self.raw.as_ptr(), &mut raw, &mut bad) };
-        self.posted("ibv_post_send", ret, bad.is_null(), self.caps.max_send_wr)
+        // SAFETY: POST-1, POST-3, as required of the caller.
+        Ok(unsafe { self.post_sends::<1>(slice::from_ref(wr)) }?)
+    }
+
+    unsafe fn post_send_list(&self, wrs: &[SendWr<'_>]) -> Result<(), BadWr> {
+        // SAFETY: POST-1, POST-3, as required of the caller.
+        unsafe { self.post_sends::<{ post::LIST }>(wrs) }
     }
 
     unsafe fn post_recv(&self, wr: &RecvWr<'_>) -> Result<()> {
-        self.need(
-            ibv_qp_state::IBV_QPS_INIT,
-            "posting a receive needs INIT: call init first",
-        )?;
-        let mut list = wr::SgeList::new(wr.sge, self.caps.max_recv_sge)?;
-        let mut raw = wr::recv(wr, &mut list);
-        let mut bad = ptr::null_mut();
-        // SAFETY: as in `post_send`; the bytes are the caller's duty (POST-2).
-        let ret = unsafe { ibv_post_recv(self.raw.as_ptr(), &mut raw, &mut bad) };
-        self.posted("ibv_post_recv", ret, false, self.caps.max_recv_wr)
+        // SAFETY: POST-2, POST-3, as required of the caller.
+        Ok(unsafe { self.post_recvs::<1>(slice::from_ref(wr)) }?)
+    }
+
+    unsafe fn post_recv_list(&self, wrs: &[RecvWr<'_>]) -> Result<(), BadWr> {
+        // SAFETY: POST-2, POST-3, as required of the caller.
+        unsafe { self.post_recvs::<{ post::LIST }>(wrs) }
     }
 
     fn send_cq(&self) -> &Arc<CompletionQueue> {
@@ -223,6 +262,48 @@ impl QueuePair {
         }
     }
 
+    /// Posts to the send queue, `N` in a call.
+    ///
+    /// # Safety
+    /// - POST-1, POST-3.
+    unsafe fn post_sends<const N: usize>(&self, wrs: &[SendWr<'_>]) -> Result<(), BadWr> {
+        post::in_lists::<N, _, _>(
+            wrs,
+            |wr| {
+                let needed = "posting a send needs RTS: connect it first";
+                self.need(ibv_qp_state::IBV_QPS_RTS, needed)?;
+                wr::send(wr, &self.caps)
+            },
+            // SAFETY: the queue pair is alive; the list and what it points to are alive for the
+            // call, which copies them. The bytes are the caller's duty (POST-1).
+            |list, bad| unsafe { ibv_post_send(self.raw.as_ptr(), list, bad) },
+            |ret, named| self.refused_send(ret, named),
+        )
+    }
+
+    /// Posts to the receive queue, `N` in a call.
+    ///
+    /// # Safety
+    /// - POST-2, POST-3.
+    unsafe fn post_recvs<const N: usize>(&self, wrs: &[RecvWr<'_>]) -> Result<(), BadWr> {
+        post::in_lists::<N, _, _>(
+            wrs,
+            |wr| {
+                if self.srq.is_some() {
+                    return Err(Error::InvalidWorkRequest {
+                        reason: "the queue pair has a shared receive queue: post to the shared queue",
+                    });
+                }
+                let needed = "posting a receive needs INIT: call init first";
+                self.need(ibv_qp_state::IBV_QPS_INIT, needed)?;
+                wr::recv(wr, self.caps.max_recv_sge)
+            },
+            // SAFETY: as in `post_sends`; the bytes are the caller's duty (POST-2).
+            |list, bad| unsafe { ibv_post_recv(self.raw.as_ptr(), list, bad) },
+            |ret, _| Err(post::refusal("ibv_post_recv", ret, self.caps.max_recv_wr)),
+        )
+    }
+
     /// Refuses to post before `state`, in the words of the caller rather than the provider's.
     fn need(&self, state: ibv_qp_state::Type, needed: &'static str) -> Result<()> {
         // Ordering: Relaxed, the state only goes up, and the kernel has the state proper: the call
@@ -237,28 +318,20 @@ impl QueuePair {
         })
     }
 
-    /// What the return value of a post means; it is the error, `errno` is not set.
-    ///
-    /// `kept`: the provider did not name the work request as the bad one. rxe does so when it has
-    /// put it into the queue and the kernel then refuses the doorbell (with `EINVAL` before RTS):
-    /// it would be carried out with the next one. So it counts as posted (QP-2), and the queue
-    /// pair goes into ERR, in which its completion comes as a flush. Receives have no doorbell.
-    fn posted(&self, call: &'static str, ret: c_int, kept: bool, capacity: u32) -> Result<()> {
-        match ret {
-            0 => Ok(()),
-            // Of a provider that has no such call.
-            libc::EOPNOTSUPP => check(call, ret),
-            _ if kept => {
-                // If this fails, the completion comes later, or the queue pair is destroyed.
-                let _ = self.modify_to_error();
-                Ok(())
-            }
-            libc::ENOMEM => Err(Error::QueueFull { capacity }),
-            libc::EINVAL => Err(Error::InvalidWorkRequest {
-                reason: "the provider refused it (EINVAL)",
-            }),
-            _ => check(call, ret),
+    /// What it means that a post of sends returned `ret`; `named`: the provider said which work
+    /// request was the bad one. rxe does not when it has put all into the queue and the kernel then
+    /// refuses the doorbell (with `EINVAL` before RTS): they would be carried out with the next one.
+    /// So they count as posted (QP-2), and the queue pair goes into ERR, in which their completions
+    /// come as flushes. Receives have no doorbell.
+    #[cold]
+    fn refused_send(&self, ret: c_int, named: bool) -> Result<()> {
+        // A provider that has no such call says EOPNOTSUPP.
+        if named || ret == libc::EOPNOTSUPP {
+            return Err(post::refusal("ibv_post_send", ret, self.caps.max_send_wr));
         }
+        // If this fails, the completions come later, or the queue pair is destroyed.
+        let _ = self.modify_to_error();
+        Ok(())
     }
 
     /// The last state that it was brought into from here.
@@ -299,6 +372,7 @@ impl Drop for QueuePair {
             mem::forget(Arc::clone(&self.pd));
             mem::forget(Arc::clone(&self.send_cq));
             mem::forget(Arc::clone(&self.recv_cq));
+            mem::forget(self.srq.clone());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! checks that the providers leave to the caller.
 
 use std::ffi::c_int;
-use std::mem::{self, MaybeUninit};
+use std::mem::{self, offset_of};
 use std::ptr;
 
 use rdma_sys::{
@@ -15,58 +15,45 @@ use crate::work::{
     QpCaps, RecvWr, SendFlags, SendOp, SendWr, Sge, WcOpcode, WcStatus, WorkCompletion,
 };
 
-/// Scatter/gather elements in one work request at most, whatever the device takes: posting copies
-/// them to the stack.
-pub const MAX_SGE: usize = 16;
-
 /// The longest message of a reliable connection.
 const MAX_MESSAGE: u64 = 1 << 31;
 
-/// A scatter/gather list in C's layout, on the stack.
-pub(super) struct SgeList {
-    list: [MaybeUninit<ibv_sge>; MAX_SGE],
-    len: usize,
+// The provider reads the caller's scatter/gather list where it is.
+const _: () = {
+    assert!(size_of::<Sge>() == size_of::<ibv_sge>() && align_of::<Sge>() == align_of::<ibv_sge>());
+    assert!(offset_of!(Sge, addr) == offset_of!(ibv_sge, addr));
+    assert!(offset_of!(Sge, length) == offset_of!(ibv_sge, length));
+    assert!(offset_of!(Sge, lkey) == offset_of!(ibv_sge, lkey));
+};
+
+/// A scatter/gather list as C takes it.
+struct SgeList {
+    /// The caller's; providers only read it.
+    list: *mut ibv_sge,
+    count: c_int,
     /// Bytes of all elements together.
     bytes: u64,
 }
 
 impl SgeList {
-    /// Copies `sge`, of which the queue takes `max` elements.
-    pub(super) fn new(sge: &[Sge], max: u32) -> Result<Self> {
-        if sge.len() > (max as usize).min(MAX_SGE) {
-            return Err(Error::TooManySge {
-                given: sge.len(),
-                max: max.min(MAX_SGE as u32),
-            });
-        }
-        let mut list = [const { MaybeUninit::uninit() }; MAX_SGE];
-        let mut bytes = 0;
-        for (to, from) in list.iter_mut().zip(sge) {
-            bytes += u64::from(from.length);
-            to.write(ibv_sge {
-                addr: from.addr,
-                length: from.length,
-                lkey: from.lkey,
-            });
-        }
+    /// Of `sge`, of which the queue takes `max` elements.
+    fn new(sge: &[Sge], max: u32) -> Result<Self> {
+        let given = sge.len();
+        let count = match c_int::try_from(given) {
+            Ok(count) if given <= max as usize => count,
+            _ => return Err(Error::TooManySge { given, max }),
+        };
+        let bytes = sge.iter().map(|sge| u64::from(sge.length)).sum();
         if bytes > MAX_MESSAGE {
             return Err(Error::InvalidWorkRequest {
                 reason: "a message has 2^31 bytes at most",
             });
         }
         Ok(SgeList {
-            list,
-            len: sge.len(),
+            list: sge.as_ptr().cast_mut().cast(),
+            count,
             bytes,
         })
-    }
-
-    fn as_mut_ptr(&mut self) -> *mut ibv_sge {
-        self.list.as_mut_ptr().cast()
-    }
-
-    fn count(&self) -> c_int {
-        self.len as c_int // at most MAX_SGE
     }
 }
 
@@ -94,23 +81,24 @@ fn check(wr: &SendWr<'_>, list: &SgeList, caps: &QpCaps) -> Result<()> {
                 align: 8,
             });
         }
-        if list.len != 1 || list.bytes != 8 {
+        if list.count != 1 || list.bytes != 8 {
             return refuse("an atomic's result takes one scatter/gather element of 8 bytes");
         }
     }
     Ok(())
 }
 
-/// The C form of `wr`, which points into `list`.
-pub(super) fn send(wr: &SendWr<'_>, list: &mut SgeList, caps: &QpCaps) -> Result<ibv_send_wr> {
+/// The C form of `wr`, which points to its scatter/gather list.
+pub(super) fn send(wr: &SendWr<'_>, caps: &QpCaps) -> Result<ibv_send_wr> {
     use ibv_wr_opcode as op;
 
-    check(wr, list, caps)?;
+    let list = SgeList::new(wr.sge, caps.max_send_sge)?;
+    check(wr, &list, caps)?;
     // SAFETY: all zeros is a valid `ibv_send_wr`: numbers, and pointers that may be null.
     let mut raw: ibv_send_wr = unsafe { mem::zeroed() };
     raw.wr_id = wr.wr_id;
-    raw.sg_list = list.as_mut_ptr();
-    raw.num_sge = list.count();
+    raw.sg_list = list.list;
+    raw.num_sge = list.count;
     raw.send_flags = wr.flags.bits();
     let rdma = |remote: crate::work::RemoteAddr| wr_t {
         rdma: rdma_t {
@@ -168,14 +156,15 @@ pub(super) fn send(wr: &SendWr<'_>, list: &mut SgeList, caps: &QpCaps) -> Result
     Ok(raw)
 }
 
-/// The C form of `wr`, which points into `list`.
-pub(super) fn recv(wr: &RecvWr<'_>, list: &mut SgeList) -> ibv_recv_wr {
-    ibv_recv_wr {
+/// The C form of `wr`, which points to its scatter/gather list; the queue takes `max_sge` elements.
+pub(super) fn recv(wr: &RecvWr<'_>, max_sge: u32) -> Result<ibv_recv_wr> {
+    let list = SgeList::new(wr.sge, max_sge)?;
+    Ok(ibv_recv_wr {
         wr_id: wr.wr_id,
         next: ptr::null_mut(),
-        sg_list: list.as_mut_ptr(),
-        num_sge: list.count(),
-    }
+        sg_list: list.list,
+        num_sge: list.count,
+    })
 }
 
 /// A completion in the crate's form.
@@ -219,22 +208,21 @@ mod tests {
 
     fn built(op: SendOp, sge: &[Sge], flags: SendFlags) -> Result<ibv_send_wr> {
         let caps = QpCaps::default();
-        let mut list = SgeList::new(sge, caps.max_send_sge)?;
         let wr = SendWr {
             wr_id: 1,
             sge,
             op,
             flags,
         };
-        send(&wr, &mut list, &caps)
+        send(&wr, &caps)
     }
 
     #[test]
     fn the_structures_have_the_size_of_the_headers() {
         assert_eq!(size_of::<ibv_wc>(), 48);
-        assert_eq!(mem::offset_of!(ibv_wc, wc_flags), 36);
+        assert_eq!(offset_of!(ibv_wc, wc_flags), 36);
         assert_eq!(size_of::<ibv_send_wr>(), 128);
-        assert_eq!(mem::offset_of!(ibv_send_wr, wr), 40);
+        assert_eq!(offset_of!(ibv_send_wr, wr), 40);
         assert_eq!(size_of::<rdma_sys::ibv_qp_attr>(), 144);
         assert_eq!(size_of::<rdma_sys::rdma_cm_event>(), 80);
         assert_eq!(size_of::<rdma_sys::rdma_cm_id>(), 416);
