@@ -128,6 +128,32 @@ pub enum Error {
         /// What it holds, in work requests.
         capacity: u32,
     },
+    /// A poller has as many queue pairs, or shared receive queues, as it can tell apart.
+    #[error("the poller has {max} queues already: use another completion queue")]
+    PollerFull {
+        /// How many it can have.
+        max: usize,
+    },
+    /// An operation ended with an error completion. The bytes that it was to write are unspecified
+    /// (rule R12), and its queue pair is in ERR.
+    #[error(
+        "the operation failed: {status} (vendor code {vendor_err:#x}); its queue pair is in ERR: drain or drop it"
+    )]
+    OperationFailed {
+        /// How it ended.
+        status: crate::work::WcStatus,
+        /// The provider's own code.
+        vendor_err: u32,
+    },
+    /// The queue pair came to its end before the operation's completion. Whether it was carried out is
+    /// not known.
+    #[error("the queue pair was ended while the operation was outstanding")]
+    QueuePairGone,
+    /// The completion queue has failed: what becomes of the operation can't be learnt any more.
+    #[error(
+        "the completion queue failed, the operation's completion is lost: drain or drop the queue pair"
+    )]
+    CompletionsLost,
     /// More scatter/gather elements than the queue allows.
     #[error("{given} scatter/gather elements, the queue takes {max}")]
     TooManySge {
@@ -212,7 +238,10 @@ impl From<Error> for io::Error {
             Error::UnknownDevice { .. } | Error::NoDevice | Error::UnknownCompletion { .. } => {
                 Kind::NotFound
             }
-            Error::Closed | Error::QueuePairState { .. } => Kind::NotConnected,
+            Error::Closed | Error::QueuePairState { .. } | Error::QueuePairGone => {
+                Kind::NotConnected
+            }
+            Error::OperationFailed { .. } | Error::CompletionsLost => Kind::Other,
             Error::Memory { source, .. }
             | Error::Register(source)
             | Error::Deregister(source)

@@ -55,6 +55,28 @@ mod table {
 
 pub(crate) use table::waiters;
 
+#[cfg(not(loom))]
+pub(crate) use atomic_waker::AtomicWaker;
+
+/// Loom's, with the names of the other.
+#[cfg(loom)]
+pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
+
+#[cfg(loom)]
+impl AtomicWaker {
+    pub(crate) fn new() -> Self {
+        AtomicWaker(loom::future::AtomicWaker::new())
+    }
+
+    pub(crate) fn register(&self, waker: &std::task::Waker) {
+        self.0.register_by_ref(waker);
+    }
+
+    pub(crate) fn take(&self) -> Option<std::task::Waker> {
+        self.0.take_waker()
+    }
+}
+
 /// In a model, a spin gives the other threads a turn.
 #[cfg(loom)]
 pub(crate) fn spin_loop() {

@@ -262,9 +262,16 @@ fn r11_sends_and_receives_are_kept_apart() {
     setup.says(setup.send(1), WcStatus::Success);
     assert_eq!(setup.poll(), (2, None));
     assert_eq!(setup.held(), (vec![false; 2], vec![true; 2]));
+    // A receive is over by its own completion only, in whatever order they come.
     setup.says(setup.recv(1), WcStatus::Success);
-    assert_eq!(setup.poll(), (2, None));
+    assert_eq!(setup.poll(), (1, None));
+    assert_eq!(setup.held(), (vec![false; 2], vec![true, false]));
+    setup.says(setup.recv(1), WcStatus::Success);
+    assert_eq!(setup.poll(), (0, Some(setup.recv(1))));
+    setup.says(setup.recv(0), WcStatus::Success);
+    assert_eq!(setup.poll(), (1, None));
     assert_eq!(setup.held(), (vec![false; 2], vec![false; 2]));
+    assert_eq!(setup.end.outstanding(), (0, 0));
 }
 
 #[test]

@@ -1,23 +1,29 @@
-//! One queue pair, its completion queue, and the holds of what is outstanding on it, in one hand:
-//! posting needs no `unsafe`, and no hold is released before its operation is over.
+//! A queue pair and the posting sides of its queues in one hand: posting needs no `unsafe`, and no hold
+//! is released before its operation is over.
 
 use std::fmt;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::task::Waker;
 
-use super::Hold;
-use super::outstanding::{Done, Numbers, OpId, Outstanding};
+use super::done::Done;
+use super::gather::Holding;
+use super::number::{Numbers, OpId};
+use super::poller::Poller;
+use super::poster::Poster;
+use super::ring::Ring;
+use super::seat::Seat;
+use super::ticket::Ticket;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Holder;
-use crate::work::{
-    CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr, WorkCompletion,
-};
+use crate::work::{CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr};
 
-/// A queue pair with its completion queue, and the holds of what is outstanding.
+/// A queue pair with the holds of what is outstanding on it.
 ///
-/// Belongs to one thread at a time (`&mut self`); no lock, no allocation per operation. Dropped, it
-/// destroys the queue pair, and only then releases what was outstanding (rule R11); if the provider
-/// refuses to destroy it, those holds are leaked and counted in [`leaks`](crate::leaks()).
+/// Posting belongs to one thread at a time (`&mut self`); completions are taken by its
+/// [`Poller`], on any thread. No lock, no allocation per operation. Dropped, it destroys the queue
+/// pair, and only then releases what was outstanding (rule R11); if the provider refuses to destroy
+/// it, those holds are leaked and counted in [`leaks`](crate::leaks()).
 ///
 /// ```
 /// use rdma_mr::backend::soft::{Nic, QueuePair};
@@ -44,93 +50,162 @@ use crate::work::{
 /// # Ok::<(), rdma_mr::Error>(())
 /// ```
 pub struct Endpoint<Q: QueuePair> {
-    qp: ManuallyDrop<Q>,
-    one_cq: bool,
-    sends: Outstanding,
-    recvs: Outstanding,
+    /// There until it is destroyed.
+    qp: Option<Q>,
+    pub(super) sends: Poster,
+    pub(super) recvs: Poster,
+    send_seat: Seat<Q::Cq>,
+    /// `None`: the same.
+    recv_seat: Option<Seat<Q::Cq>>,
+}
+
+const ALIVE: &str = "the queue pair is there until the endpoint is gone";
+
+/// What became of the operations that were outstanding when a queue pair came to its end.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ended {
+    pub(super) released: usize,
+    pub(super) leaked: usize,
 }
 
 impl<Q: QueuePair> Endpoint<Q> {
-    /// Takes over `qp`, on which nothing is outstanding ([POST-3](QueuePair)). Its completion queues
-    /// are to be polled by this endpoint alone: a completion that somebody else takes keeps its
-    /// region held.
+    /// Takes over `qp`, on which nothing is outstanding ([POST-3](QueuePair)), with pollers of its
+    /// own: its completion queues are to be polled by this endpoint alone.
     ///
     /// Allocates, once, what the queue pair's capacity asks for.
     pub fn new(qp: Q) -> Self {
-        let caps = qp.caps();
-        let numbers = Numbers::new();
-        Endpoint {
-            one_cq: qp.send_cq().is_same_as(qp.recv_cq()),
-            qp: ManuallyDrop::new(qp),
-            sends: Outstanding::new(caps.max_send_wr, numbers),
-            recvs: Outstanding::new(caps.max_recv_wr, numbers.of_receives()),
+        let sends = Poller::new(qp.send_cq().clone());
+        let recvs = if qp.recv_cq().is_same_as(qp.send_cq()) {
+            sends.clone()
+        } else {
+            Poller::new(qp.recv_cq().clone())
+        };
+        Self::attach_two(qp, &sends, &recvs).expect("new pollers of its own queues have room")
+    }
+
+    /// As [`new`](Self::new), with completions that `poller` takes, as it does for others.
+    ///
+    /// # Errors
+    /// The queue pair, with what [`attach_two`](Self::attach_two) says.
+    pub fn attach(qp: Q, poller: &Poller<Q::Cq>) -> Result<Self, Rejected<Q>> {
+        Self::attach_two(qp, poller, poller)
+    }
+
+    /// As [`attach`](Self::attach), for a queue pair whose sends and receives complete at two queues.
+    /// Waits at most for another thread's poll.
+    ///
+    /// # Errors
+    /// The queue pair, with [`Error::InvalidWorkRequest`] if it feeds other queues than those,
+    /// [`Error::PollerFull`].
+    pub fn attach_two(
+        qp: Q,
+        sends: &Poller<Q::Cq>,
+        recvs: &Poller<Q::Cq>,
+    ) -> Result<Self, Rejected<Q>> {
+        if !qp.send_cq().is_same_as(sends.cq()) || !qp.recv_cq().is_same_as(recvs.cq()) {
+            let reason = "the queue pair feeds other completion queues than these pollers poll";
+            return Err(Rejected::new(qp, Error::InvalidWorkRequest { reason }));
         }
+        let seats = Seat::new(sends, qp.qp_num()).and_then(|send_seat| {
+            let two = !sends.is_same_as(recvs);
+            let recv_seat = two.then(|| Seat::new(recvs, qp.qp_num())).transpose()?;
+            Ok((send_seat, recv_seat))
+        });
+        let (send_seat, recv_seat) = match seats {
+            Ok(seats) => seats,
+            Err(error) => return Err(Rejected::new(qp, error)),
+        };
+        let caps = qp.caps();
+        let numbers = Numbers::of_queue(send_seat.number(), false);
+        let (sends, completer) = Ring::sides(caps.max_send_wr, caps.max_send_sge, numbers);
+        send_seat.add(completer);
+        let seat = recv_seat.as_ref().unwrap_or(&send_seat);
+        let numbers = Numbers::of_queue(seat.number(), true);
+        let (recvs, completer) = Ring::sides(caps.max_recv_wr, caps.max_recv_sge, numbers);
+        seat.add(completer);
+        Ok(Endpoint {
+            qp: Some(qp),
+            sends,
+            recvs,
+            send_seat,
+            recv_seat,
+        })
     }
 
     /// The queue pair.
     pub fn qp(&self) -> &Q {
-        &self.qp
+        self.qp.as_ref().expect(ALIVE)
+    }
+
+    /// Who polls for its send queue.
+    pub fn send_poller(&self) -> &Poller<Q::Cq> {
+        self.send_seat.poller()
+    }
+
+    /// Who polls for its receive queue; may be the same.
+    pub fn recv_poller(&self) -> &Poller<Q::Cq> {
+        self.recv_seat.as_ref().unwrap_or(&self.send_seat).poller()
     }
 
     /// How many operations are outstanding: sends and receives.
     #[must_use]
     pub fn outstanding(&self) -> (usize, usize) {
-        (self.sends.len(), self.recvs.len())
+        (self.sends.outstanding(), self.recvs.outstanding())
     }
 
     /// SEND: the bytes go to the peer's next receive. Does not wait.
     ///
     /// # Errors
-    /// The hold, as it was, with what [`post`](Self::post) says.
-    pub fn send(&mut self, from: Hold, imm: Option<u32>) -> Result<OpId, Rejected<Hold>> {
+    /// The holds, as they were, with what [`post`](Self::post) says.
+    pub fn send<H: Holding>(&mut self, from: H, imm: Option<u32>) -> Result<OpId, Rejected<H>> {
         self.post(from, SendOp::Send { imm }, SendFlags::SIGNALED)
     }
 
     /// RDMA WRITE of the bytes to the peer's memory. Does not wait.
     ///
     /// # Errors
-    /// The hold, as it was, with what [`post`](Self::post) says.
-    pub fn write(
+    /// The holds, as they were, with what [`post`](Self::post) says.
+    pub fn write<H: Holding>(
         &mut self,
-        from: Hold,
+        from: H,
         remote: RemoteAddr,
         imm: Option<u32>,
-    ) -> Result<OpId, Rejected<Hold>> {
+    ) -> Result<OpId, Rejected<H>> {
         self.post(from, SendOp::Write { remote, imm }, SendFlags::SIGNALED)
     }
 
     /// RDMA READ of the peer's memory into the bytes. Does not wait.
     ///
     /// # Errors
-    /// The hold, as it was, with what [`post`](Self::post) says.
-    pub fn read(&mut self, into: Hold, remote: RemoteAddr) -> Result<OpId, Rejected<Hold>> {
+    /// The holds, as they were, with what [`post`](Self::post) says.
+    pub fn read<H: Holding>(&mut self, into: H, remote: RemoteAddr) -> Result<OpId, Rejected<H>> {
         self.post(into, SendOp::Read { remote }, SendFlags::SIGNALED)
     }
 
     /// FETCH_ADD on the peer's integer; its value before comes into the 8 bytes. Does not wait.
     ///
     /// # Errors
-    /// The hold, as it was, with what [`post`](Self::post) says.
-    pub fn fetch_add(
+    /// The holds, as they were, with what [`post`](Self::post) says.
+    pub fn fetch_add<H: Holding>(
         &mut self,
-        into: Hold,
+        into: H,
         remote: RemoteAddr,
         add: u64,
-    ) -> Result<OpId, Rejected<Hold>> {
+    ) -> Result<OpId, Rejected<H>> {
         self.post(into, SendOp::FetchAdd { remote, add }, SendFlags::SIGNALED)
     }
 
     /// CMP_SWAP on the peer's integer; its value before comes into the 8 bytes. Does not wait.
     ///
     /// # Errors
-    /// The hold, as it was, with what [`post`](Self::post) says.
-    pub fn compare_swap(
+    /// The holds, as they were, with what [`post`](Self::post) says.
+    pub fn compare_swap<H: Holding>(
         &mut self,
-        into: Hold,
+        into: H,
         remote: RemoteAddr,
         compare: u64,
         swap: u64,
-    ) -> Result<OpId, Rejected<Hold>> {
+    ) -> Result<OpId, Rejected<H>> {
         let op = SendOp::CompareSwap {
             remote,
             compare,
@@ -140,38 +215,48 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     /// Posts any operation to the send queue (`ibv_post_send`). Does not wait. One that is not
-    /// [`SIGNALED`](SendFlags::SIGNALED) is over when a later one that is has completed, so a queue
-    /// must never be filled with unsignalled ones alone: it stays full then. An
-    /// [`INLINE`](SendFlags::INLINE) one gives its hold back before this returns.
+    /// [`SIGNALED`](SendFlags::SIGNALED) is over when a later one that is has completed. An
+    /// [`INLINE`](SendFlags::INLINE) one gives its holds back before this returns.
     ///
     /// # Errors
-    /// The hold, as it was, with [`Error::QueueFull`], [`Error::InvalidWorkRequest`] if it is not of
-    /// the kind that the operation needs (R13), or what the provider says. Nothing was posted.
-    pub fn post(
+    /// The holds, as they were, with [`Error::QueueFull`], [`Error::InvalidWorkRequest`] if they are not
+    /// of the kind that the operation needs (R13), or if the queue would be full of unsignalled ones,
+    /// which nothing would release; or what the provider says. Nothing was posted.
+    #[inline]
+    pub fn post<H: Holding>(
         &mut self,
-        hold: Hold,
+        holds: H,
         op: SendOp,
         flags: SendFlags,
-    ) -> Result<OpId, Rejected<Hold>> {
-        let needs = if op.writes_locally() {
-            Holder::NicWrite
-        } else {
-            Holder::NicRead
+    ) -> Result<OpId, Rejected<H>> {
+        self.post_watched(holds, op, flags, None)
+    }
+
+    #[inline]
+    pub(super) fn post_watched<H: Holding>(
+        &mut self,
+        holds: H,
+        op: SendOp,
+        flags: SendFlags,
+        ticket: Option<Pin<&Ticket>>,
+    ) -> Result<OpId, Rejected<H>> {
+        if let Err(error) = check_kind(&holds, needs(&op)) {
+            return Err(Rejected::new(holds, error));
+        }
+        let qp = self.qp.as_ref().expect(ALIVE);
+        let prepared = self.sends.prepare_watched(holds, flags, ticket)?;
+        let wr = SendWr {
+            wr_id: prepared.wr_id(),
+            sge: prepared.sges(),
+            op,
+            flags,
         };
-        let qp = &self.qp;
-        self.sends.post(hold, needs, |wr_id, hold| {
-            let sge = [hold.sge()];
-            let wr = SendWr {
-                wr_id,
-                sge: &sge,
-                op,
-                flags,
-            };
-            // SAFETY: POST-1: the hold is of the kind that the operation needs, and is kept until
-            // the work request is over; POST-3: all of this queue pair's posts come from here.
-            unsafe { qp.post_send(&wr) }?;
-            Ok(flags.contains(SendFlags::INLINE))
-        })
+        // SAFETY: POST-1: the holds are of the kind that the operation needs, and are kept until the
+        // work request is over; POST-3: all of this queue pair's posts come from here.
+        match unsafe { qp.post_send(&wr) } {
+            Ok(()) => Ok(prepared.commit()),
+            Err(error) => Err(Rejected::new(prepared.take_back(), error)),
+        }
     }
 
     /// Posts a receive (`ibv_post_recv`): the peer's next message, or the immediate data of its
@@ -179,78 +264,63 @@ impl<Q: QueuePair> Endpoint<Q> {
     ///
     /// # Errors
     /// As [`post`](Self::post).
-    pub fn recv(&mut self, into: Hold) -> Result<OpId, Rejected<Hold>> {
-        let qp = &self.qp;
-        self.recvs.post(into, Holder::NicWrite, |wr_id, hold| {
-            let sge = [hold.sge()];
-            // SAFETY: POST-2: the hold is exclusive and kept until the work request is over; POST-3
-            // as in `post`.
-            unsafe { qp.post_recv(&RecvWr { wr_id, sge: &sge }) }?;
-            Ok(false)
-        })
+    #[inline]
+    pub fn recv<H: Holding>(&mut self, into: H) -> Result<OpId, Rejected<H>> {
+        self.recv_watched(into, None)
     }
 
-    /// Takes the completions that are there, releases the holds of what is over, and tells `done` of
-    /// each, in order. Returns how many operations that were. Does not wait. If `done` panics, what
-    /// was taken with it is released all the same, and not told of.
+    #[inline]
+    pub(super) fn recv_watched<H: Holding>(
+        &mut self,
+        into: H,
+        ticket: Option<Pin<&Ticket>>,
+    ) -> Result<OpId, Rejected<H>> {
+        if let Err(error) = check_kind(&into, Holder::NicWrite) {
+            return Err(Rejected::new(into, error));
+        }
+        let qp = self.qp.as_ref().expect(ALIVE);
+        let flags = SendFlags::SIGNALED;
+        let prepared = self.recvs.prepare_watched(into, flags, ticket)?;
+        let wr = RecvWr {
+            wr_id: prepared.wr_id(),
+            sge: prepared.sges(),
+        };
+        // SAFETY: POST-2: the holds are exclusive and kept until the work request is over; POST-3 as
+        // in `post_watched`.
+        match unsafe { qp.post_recv(&wr) } {
+            Ok(()) => Ok(prepared.commit()),
+            Err(error) => Err(Rejected::new(prepared.take_back(), error)),
+        }
+    }
+
+    /// What a list is posted with.
+    pub(super) fn qp_and_sends(&mut self) -> (&Q, &mut Poster) {
+        let qp = self.qp.as_ref().expect(ALIVE);
+        (qp, &mut self.sends)
+    }
+
+    /// What a list of receives is posted with.
+    pub(super) fn qp_and_recvs(&mut self) -> (&Q, &mut Poster) {
+        let qp = self.qp.as_ref().expect(ALIVE);
+        (qp, &mut self.recvs)
+    }
+
+    /// Polls for both of its queues; see [`Poller::poll_with`]. With a poller that others use as well,
+    /// `done` is told of their operations, too.
     ///
-    /// After an operation that failed the queue pair is in ERR: close the endpoint or drop it. Not
-    /// every device completes what is posted from then on (rule R16), so a wait for one of those
-    /// regions might not end otherwise.
+    /// After an operation that failed the queue pair is in ERR: [drain](Self::drain), close or drop the
+    /// endpoint. Not every device completes what is posted from then on (rule R16), so a wait for one
+    /// of those regions might not end otherwise.
     ///
     /// # Errors
-    /// What [`CompletionQueue::poll`] says, or [`Error::UnknownCompletion`] for one that belongs to
-    /// nothing outstanding here; it releases nothing, and those that came with it are not lost.
+    /// As [`Poller::poll`].
     pub fn poll(&mut self, mut done: impl FnMut(Done)) -> Result<usize> {
-        let mut unknown = None;
-        let mut total = self.poll_one(Q::send_cq, &mut unknown, &mut done)?;
-        if !self.one_cq {
-            total += self.poll_one(Q::recv_cq, &mut unknown, &mut done)?;
-        }
-        match unknown {
-            None => Ok(total),
-            Some(wr_id) => Err(Error::UnknownCompletion { wr_id }),
-        }
-    }
-
-    fn poll_one(
-        &mut self,
-        cq: fn(&Q) -> &Q::Cq,
-        unknown: &mut Option<u64>,
-        done: &mut impl FnMut(Done),
-    ) -> Result<usize> {
-        let mut batch = [WorkCompletion::EMPTY; 16];
-        let mut total = 0;
-        loop {
-            let taken = cq(&self.qp).poll(&mut batch)?;
-            let mut rest = Rest {
-                endpoint: self,
-                batch: batch[..taken].iter(),
-            };
-            for wc in rest.batch.by_ref() {
-                match rest.endpoint.complete(wc, done) {
-                    Some(over) => total += over,
-                    None => *unknown = Some(wc.wr_id),
-                }
-            }
-            drop(rest);
-            if taken < batch.len() {
-                return Ok(total);
-            }
-        }
-    }
-
-    /// Releases what is over by `wc`; `None` if it belongs to nothing outstanding here.
-    fn complete(&mut self, wc: &WorkCompletion, done: &mut impl FnMut(Done)) -> Option<usize> {
-        if wc.qp_num != self.qp.qp_num() {
-            return None;
-        }
-        let queue = if OpId::of(wc.wr_id).is_recv() {
-            &mut self.recvs
-        } else {
-            &mut self.sends
+        let sends = self.send_seat.poller().poll_with(&mut done);
+        let recvs = match &self.recv_seat {
+            Some(seat) => seat.poller().poll_with(done),
+            None => Ok(0),
         };
-        queue.complete(wc, done)
+        Ok(sends? + recvs?)
     }
 
     /// Destroys the queue pair (`ibv_destroy_qp`), then releases all that was outstanding. May block
@@ -258,62 +328,91 @@ impl<Q: QueuePair> Endpoint<Q> {
     ///
     /// # Errors
     /// The endpoint, as it was, with what the provider said.
-    pub fn close(self) -> Result<(), (Self, io::Error)> {
-        let mut whole = ManuallyDrop::new(self);
-        // SAFETY: ENDPOINT-1: `whole` is dropped or handed on only after each field that was taken
-        // here has been put back or is known to be taken.
-        let qp = unsafe { ManuallyDrop::take(&mut whole.qp) };
-        match qp.destroy() {
-            Ok(()) => {
-                // SAFETY: ENDPOINT-1: `qp` is gone, the others are dropped here and nowhere else.
-                // QP-4: the NIC carries out none of its work requests, so their holds may go.
-                unsafe {
-                    std::ptr::drop_in_place(&raw mut whole.sends);
-                    std::ptr::drop_in_place(&raw mut whole.recvs);
-                }
-                Ok(())
-            }
-            Err((qp, error)) => {
-                whole.qp = ManuallyDrop::new(qp);
-                Err((ManuallyDrop::into_inner(whole), error))
-            }
+    pub fn close(mut self) -> Result<(), (Self, io::Error)> {
+        match self.end() {
+            Ok(_) => Ok(()),
+            Err(error) => Err((self, error)),
         }
     }
-}
 
-/// Completions that were taken off the queue and not dealt with yet. If `done` panics, they are dealt
-/// with as the stack unwinds, without being told of: they come from no queue a second time.
-struct Rest<'a, Q: QueuePair> {
-    endpoint: &'a mut Endpoint<Q>,
-    batch: std::slice::Iter<'a, WorkCompletion>,
-}
-
-impl<Q: QueuePair> Drop for Rest<'_, Q> {
-    fn drop(&mut self) {
-        for wc in self.batch.by_ref() {
-            let _ = self.endpoint.complete(wc, &mut |_| ());
+    /// Destroys the queue pair, then releases; `Err`: it was refused, and all is as before.
+    pub(super) fn end(&mut self) -> io::Result<Ended> {
+        let Some(qp) = self.qp.take() else {
+            return Ok(Ended::default());
+        };
+        if let Err((qp, error)) = qp.destroy() {
+            self.qp = Some(qp);
+            return Err(error);
         }
+        let released = self.settle(|queue| {
+            // SAFETY: COMPLETE-2 by QP-4: it was destroyed; nothing is prepared, since that borrows
+            // the endpoint.
+            unsafe { queue.finish_all(&mut Waker::wake) }
+        });
+        Ok(Ended {
+            released,
+            leaked: 0,
+        })
+    }
+
+    /// The NIC may go on: neither the queue pair nor the regions may be let go.
+    pub(super) fn abandon(&mut self) -> Ended {
+        std::mem::forget(self.qp.take());
+        let leaked = self.settle(|queue| queue.leak_all(&mut Waker::wake));
+        Ended {
+            released: 0,
+            leaked,
+        }
+    }
+
+    fn settle(&self, settle: impl FnMut(&mut super::Completer) -> usize) -> usize {
+        let seats = [Some(&self.send_seat), self.recv_seat.as_ref()];
+        let queues = seats.into_iter().flatten().filter_map(Seat::leave);
+        let mut queues: Vec<_> = queues.collect();
+        queues
+            .iter_mut()
+            .flat_map(|queues| queues.both())
+            .map(settle)
+            .sum()
     }
 }
 
 impl<Q: QueuePair> Drop for Endpoint<Q> {
     fn drop(&mut self) {
-        // SAFETY: ENDPOINT-1: the field is not used after this; `close` never gets here with it taken.
-        let qp = unsafe { ManuallyDrop::take(&mut self.qp) };
-        if let Err((qp, _)) = qp.destroy() {
-            // The NIC may go on: neither the queue pair nor the regions may be let go.
-            std::mem::forget(qp);
-            self.sends.leak();
-            self.recvs.leak();
+        if self.end().is_err() {
+            self.abandon();
         }
     }
+}
+
+/// What the NIC does with the bytes of that operation (R13).
+#[inline]
+pub(super) fn needs(op: &SendOp) -> Holder {
+    if op.writes_locally() {
+        Holder::NicWrite
+    } else {
+        Holder::NicRead
+    }
+}
+
+/// Refuses holds of the wrong kind.
+#[inline]
+pub(super) fn check_kind(holds: &impl Holding, needs: Holder) -> Result<()> {
+    if holds.kind().is_none_or(|kind| kind == needs) {
+        return Ok(());
+    }
+    let reason = match needs {
+        Holder::NicWrite => "the NIC writes these bytes: hold them with begin_write",
+        _ => "the NIC reads these bytes: hold them with begin_read",
+    };
+    Err(Error::InvalidWorkRequest { reason })
 }
 
 impl<Q: QueuePair> fmt::Debug for Endpoint<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sends, recvs) = self.outstanding();
         f.debug_struct("Endpoint")
-            .field("qp_num", &self.qp.qp_num())
+            .field("qp_num", &self.qp.as_ref().map(Q::qp_num))
             .field("sends", &sends)
             .field("recvs", &recvs)
             .finish()

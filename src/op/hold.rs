@@ -38,42 +38,107 @@ use crate::work::Sge;
 /// ```
 #[must_use = "a hold that is dropped at once holds nothing"]
 pub struct Hold {
-    region: RegionRef,
-    holder: Holder,
+    word: HoldWord,
+    /// Of length 0 if it was a `wr_id` in between.
     sge: Sge,
 }
 
-/// The bits of a `wr_id` that say what kind of hold it is; a region's address leaves them zero.
-const WRITE_BIT: usize = 1;
-const _: () = assert!(RegionRef::ALIGN > WRITE_BIT);
+/// A hold as one number: the address of the region, and in its lowest bit the kind.
+#[derive(Clone, Copy)]
+pub struct HoldWord(u64);
+
+impl HoldWord {
+    const WRITE: u64 = 1;
+    /// No hold.
+    pub(super) const NONE: HoldWord = HoldWord(0);
+    /// Bits that are always zero, for the marks of who keeps it.
+    pub(super) const SPARE: u64 = 0b1_1110;
+
+    pub(super) fn new(region: RegionRef, holder: Holder) -> Self {
+        const { assert!(RegionRef::ALIGN as u64 > Self::WRITE | Self::SPARE) };
+        let kind = match holder {
+            Holder::NicWrite => Self::WRITE,
+            _ => 0,
+        };
+        HoldWord(region.to_bits() as u64 | kind)
+    }
+
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The hold that was made these bits, without the marks in them; `None` if there is none.
+    pub(super) fn from_bits(bits: u64) -> Option<Self> {
+        let bits = bits & !Self::SPARE;
+        (bits != 0).then_some(HoldWord(bits))
+    }
+
+    pub(super) fn holder(self) -> Holder {
+        match self.0 & Self::WRITE {
+            0 => Holder::NicRead,
+            _ => Holder::NicWrite,
+        }
+    }
+
+    /// # Safety
+    /// - **HOLD-2**: the caller owns the hold, so that the region lives.
+    unsafe fn region(self) -> RegionRef {
+        // SAFETY: REGION-2 by HOLD-2.
+        unsafe { RegionRef::from_bits((self.0 & !Self::WRITE) as usize) }
+    }
+
+    /// Gives the hold back.
+    ///
+    /// # Safety
+    /// - **HOLD-2**, and the hold is the caller's no more.
+    #[inline]
+    pub(super) unsafe fn release(self) {
+        // SAFETY: REGION-6 by HOLD-2.
+        unsafe { self.region().release(self.holder()) }
+    }
+}
 
 impl Hold {
     /// # Safety
     /// - **HOLD-1**: the caller has entered the part's gate as `holder`; the hold takes that over.
     #[inline]
-    unsafe fn new(part: Part<'_>, holder: Holder) -> Self {
-        let (lkey, _) = part.region().registration.inner().keys();
+    pub(super) unsafe fn new(part: Part<'_>, holder: Holder) -> Self {
         Hold {
-            region: part.region,
-            holder,
-            sge: Sge {
-                addr: part.addr.as_ptr() as u64,
-                length: length_of_sge(part).unwrap_or(u32::MAX),
-                lkey,
-            },
+            word: HoldWord::new(part.region, holder),
+            sge: element(part),
         }
     }
 
     /// The bytes as a scatter/gather element, with the local key in force when the hold began.
     #[must_use]
     pub fn sge(&self) -> Sge {
-        self.sge
+        if self.sge.length != 0 {
+            return self.sge;
+        }
+        // SAFETY: REGION-3 by HOLD-1: this is a hold, and it keeps the region alive.
+        element(unsafe { Part::whole(self.word.region()) })
+    }
+
+    /// Makes [`as_sges`](Self::as_sges) right, if it was a `wr_id` in between.
+    #[inline]
+    pub(super) fn complete_sge(&mut self) {
+        self.sge = self.sge();
+    }
+
+    #[inline]
+    pub(super) fn as_sges(&self) -> &[Sge] {
+        std::slice::from_ref(&self.sge)
     }
 
     /// [`Holder::NicRead`] or [`Holder::NicWrite`].
     #[must_use]
     pub fn holder(&self) -> Holder {
-        self.holder
+        self.word.holder()
+    }
+
+    #[inline]
+    pub(super) fn word(&self) -> &HoldWord {
+        &self.word
     }
 
     /// The hold as a number to post as `wr_id`: nothing else is needed to release it. Free of cost.
@@ -81,15 +146,11 @@ impl Hold {
     #[must_use = "only this number releases the hold"]
     #[inline]
     pub fn into_wr_id(self) -> u64 {
-        let hold = ManuallyDrop::new(self);
-        let kind = match hold.holder {
-            Holder::NicWrite => WRITE_BIT,
-            _ => 0,
-        };
-        (hold.region.to_bits() | kind) as u64
+        ManuallyDrop::new(self).word.to_bits()
     }
 
-    /// The hold that was made this number. Its [`sge`](Self::sge) is that of the whole region.
+    /// The hold that was made this number. Its [`sge`](Self::sge) is that of the whole region. Free of
+    /// cost.
     ///
     /// # Safety
     /// - **WRID-1**: `wr_id` came from [`into_wr_id`](Self::into_wr_id) in this process.
@@ -98,33 +159,39 @@ impl Hold {
     ///   send queue, was polled, the post failed, or the queue pair was destroyed.
     #[inline]
     pub unsafe fn from_wr_id(wr_id: u64) -> Self {
-        let bits = wr_id as usize;
-        // SAFETY: REGION-2 by WRID-1; the region lives because its hold is out, by WRID-2.
-        let region = unsafe { RegionRef::from_bits(bits & !WRITE_BIT) };
-        let holder = if bits & WRITE_BIT == 0 {
-            Holder::NicRead
-        } else {
-            Holder::NicWrite
-        };
-        // SAFETY: REGION-3: the hold that is made here keeps it alive. HOLD-1 by WRID-1, WRID-2.
-        unsafe { Hold::new(Part::whole(region), holder) }
+        // HOLD-1 by WRID-1 and WRID-2: it was a hold, and is one again.
+        Hold {
+            word: HoldWord(wr_id),
+            sge: Sge::default(),
+        }
     }
 }
 
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: REGION-6 by HOLD-1: this is the hold.
-        unsafe { self.region.release(self.holder) }
+        // SAFETY: HOLD-2 by HOLD-1: this is the hold.
+        unsafe { self.word.release() }
     }
 }
 
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hold")
-            .field("holder", &self.holder)
-            .field("sge", &self.sge)
+            .field("holder", &self.holder())
+            .field("sge", &self.sge())
             .finish()
+    }
+}
+
+/// The part as a scatter/gather element, with the local key in force.
+#[inline]
+pub(super) fn element(part: Part<'_>) -> Sge {
+    let (lkey, _) = part.region().registration.inner().keys();
+    Sge {
+        addr: part.addr.as_ptr() as u64,
+        length: length_of_sge(part).unwrap_or(u32::MAX),
+        lkey,
     }
 }
 
@@ -136,7 +203,7 @@ fn length_of_sge(part: Part<'_>) -> Result<u32> {
 }
 
 #[inline]
-fn checked<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
+pub(super) fn checked<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
     if holder == Holder::NicWrite {
         mr.access().require(Access::LOCAL_WRITE)?;
     }

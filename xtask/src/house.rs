@@ -14,14 +14,22 @@ use crate::workspace;
 const ROOMS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("leaks", &[]),
-    ("error", &["gate", "registration"]),
+    ("error", &["gate", "registration", "work"]),
     ("gate", &["error", "sync"]),
     ("registration", &["error", "leaks", "sync"]),
     ("work", &["error"]),
     ("mr", &["error", "gate", "registration", "work"]),
     (
         "op",
-        &["error", "gate", "leaks", "mr", "registration", "work"],
+        &[
+            "error",
+            "gate",
+            "leaks",
+            "mr",
+            "registration",
+            "sync",
+            "work",
+        ],
     ),
     ("backend", &["error", "registration", "sync", "work"]),
 ];

@@ -1,0 +1,240 @@
+//! The completing side of a ring: what a completion says is over is released.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::done::Over;
+use super::ring::Ring;
+use super::ticket::{Completion, Outcome};
+use crate::error::{Error, Result};
+use crate::work::WcStatus;
+
+/// The completing side of one queue, for those who poll themselves; made by
+/// [`send_ring`](super::send_ring) and [`recv_ring`](super::recv_ring). One thread at a time.
+///
+/// If both sides are dropped, what is outstanding still is leaked and counted in
+/// [`leaks`](crate::leaks()): nobody has shown that it is over.
+pub struct Completer {
+    ring: Arc<Ring>,
+    head: u64,
+    tail_seen: u64,
+}
+
+impl Completer {
+    pub(super) fn new(ring: Arc<Ring>) -> Self {
+        Completer {
+            ring,
+            head: 0,
+            tail_seen: 0,
+        }
+    }
+
+    pub(super) fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// How many work requests are outstanding.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Releases what the completion of `wr_id` says is over, whatever its status (rules R11, R12): that
+    /// work request, and of a send queue those that were posted before it. Does not wait, no RMW but
+    /// the one that gives each region back.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCompletion`] if that is not outstanding here: unknown, stale, or told before.
+    /// Nothing is released then.
+    ///
+    /// # Safety
+    /// - **COMPLETE-1**: a completion with this `wr_id` was polled, once for each call, of a work
+    ///   request that was posted to the queue that this ring stands for.
+    #[inline]
+    pub unsafe fn complete(&mut self, wr_id: u64, status: WcStatus) -> Result<Over> {
+        let completion = Completion::with_status(status);
+        // SAFETY: COMPLETE-1, as required of the caller.
+        unsafe { self.finish(wr_id, completion, &mut Waker::wake) }
+            .ok_or(Error::UnknownCompletion { wr_id })
+    }
+
+    /// Releases all that is outstanding, and returns how many work requests that were.
+    ///
+    /// # Safety
+    /// - **COMPLETE-2**: the queue pair was destroyed, and that returned 0 (rule R11); nothing is
+    ///   prepared on the posting side.
+    pub unsafe fn release_all(mut self) -> usize {
+        // SAFETY: COMPLETE-2, as required of the caller.
+        unsafe { self.finish_all(&mut Waker::wake) }
+    }
+
+    /// The sequence number that `wr_id` has, if it is outstanding here.
+    #[inline]
+    fn find(&mut self, wr_id: u64) -> Option<u64> {
+        let distance = self.ring.numbers().distance(self.head, wr_id)?;
+        if distance >= self.tail_seen - self.head {
+            self.tail_seen = self.ring.tail();
+            if distance >= self.tail_seen - self.head {
+                return None;
+            }
+        }
+        Some(self.head + distance)
+    }
+
+    /// As [`complete`](Self::complete), with all that a completion tells; `None` if that is not
+    /// outstanding.
+    ///
+    /// # Safety
+    /// - **COMPLETE-1**.
+    #[inline]
+    pub(super) unsafe fn finish(
+        &mut self,
+        wr_id: u64,
+        completion: Completion,
+        wake: &mut impl FnMut(Waker),
+    ) -> Option<Over> {
+        let sequence = self.find(wr_id)?;
+        let numbers = self.ring.numbers();
+        let outcome = Outcome::Completed(completion);
+        if numbers.is_recv() {
+            // SAFETY: COMPLETE-1, as required of the caller.
+            return unsafe { self.finish_one(sequence, outcome, wake) }
+                .then(|| Over::new(numbers.id(sequence), 1, completion));
+        }
+        let first = self.head;
+        while self.head < sequence {
+            // SAFETY: RING-1 by COMPLETE-1 and AX-4: a later one of the same send queue is over.
+            unsafe { self.finish_head(Outcome::Completed(Completion::SUCCESS), wake) };
+        }
+        // SAFETY: RING-1 by COMPLETE-1.
+        unsafe { self.finish_head(outcome, wake) };
+        self.ring.give_back(self.head);
+        Some(Over::new(numbers.id(first), self.head - first, completion))
+    }
+
+    /// Receives are released one by one (R11): one whose completion was lost stays, and with it the
+    /// room of those after it. `false` if this one was released before.
+    ///
+    /// # Safety
+    /// - **COMPLETE-1** for that one.
+    unsafe fn finish_one(
+        &mut self,
+        sequence: u64,
+        outcome: Outcome,
+        wake: &mut impl FnMut(Waker),
+    ) -> bool {
+        if self.ring.is_taken(sequence) {
+            return false;
+        }
+        let untold = Untold::new(&self.ring, sequence, outcome);
+        // SAFETY: RING-1 by COMPLETE-1.
+        unsafe { self.ring.release(sequence) };
+        untold.tell(wake);
+        self.ring.mark_taken(sequence);
+        while self.head < self.tail_seen && self.ring.is_taken(self.head) {
+            self.head += 1;
+        }
+        self.ring.give_back(self.head);
+        true
+    }
+
+    /// Releases the oldest, then tells.
+    ///
+    /// # Safety
+    /// - **RING-1** for the oldest one, which is outstanding.
+    #[inline]
+    unsafe fn finish_head(&mut self, outcome: Outcome, wake: &mut impl FnMut(Waker)) {
+        let sequence = self.head;
+        // First, so that a panic in what follows releases nothing a second time.
+        self.head += 1;
+        let untold = Untold::new(&self.ring, sequence, outcome);
+        // SAFETY: RING-1.
+        unsafe { self.ring.release(sequence) };
+        untold.tell(wake);
+    }
+
+    /// Releases all, and gives how many.
+    ///
+    /// # Safety
+    /// - **COMPLETE-2**.
+    pub(super) unsafe fn finish_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
+        self.tail_seen = self.ring.tail();
+        let mut count = 0;
+        while self.head < self.tail_seen {
+            if self.ring.is_taken(self.head) {
+                self.head += 1;
+                continue;
+            }
+            count += 1;
+            // SAFETY: RING-1 by COMPLETE-2.
+            unsafe { self.finish_head(Outcome::Gone, wake) };
+        }
+        self.ring.give_back(self.head);
+        count
+    }
+
+    /// The queue pair can't be shown to be no more: what is outstanding is leaked and counted. Gives
+    /// how many work requests that were.
+    pub(super) fn leak_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
+        self.tell_all(Outcome::Gone, wake);
+        let mut count = 0;
+        while self.head < self.tail_seen {
+            if !self.ring.is_taken(self.head) {
+                self.ring.leak(self.head);
+                count += 1;
+            }
+            self.head += 1;
+        }
+        self.ring.give_back(self.head);
+        count
+    }
+
+    /// Tells all futures that wait; the holds stay.
+    pub(super) fn tell_all(&mut self, outcome: Outcome, wake: &mut impl FnMut(Waker)) {
+        self.tail_seen = self.ring.tail();
+        for sequence in self.head..self.tail_seen {
+            Untold::new(&self.ring, sequence, outcome).tell(wake);
+        }
+    }
+}
+
+/// A future that has to be told of its operation, also if the release before that panics.
+struct Untold<'r> {
+    ring: &'r Ring,
+    sequence: u64,
+    outcome: Outcome,
+}
+
+impl<'r> Untold<'r> {
+    #[inline]
+    fn new(ring: &'r Ring, sequence: u64, outcome: Outcome) -> Self {
+        Untold {
+            ring,
+            sequence,
+            outcome,
+        }
+    }
+
+    #[inline]
+    fn tell(self, wake: &mut impl FnMut(Waker)) {
+        let untold = std::mem::ManuallyDrop::new(self);
+        if let Some(waker) = untold.ring.deliver(untold.sequence, untold.outcome) {
+            wake(waker);
+        }
+    }
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if let Some(waker) = self.ring.deliver(self.sequence, self.outcome) {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Completer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Completer").field(&self.ring).finish()
+    }
+}

@@ -1,0 +1,97 @@
+//! What is told of operations that are over.
+
+use super::number::OpId;
+use super::ticket::Completion;
+use crate::work::{WcStatus, WorkCompletion};
+
+/// An operation that is over; its hold has been released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Done {
+    /// Which one.
+    pub id: OpId,
+    /// How it ended. If not by success, the bytes that it was to write are unspecified (R12).
+    pub status: WcStatus,
+    /// Bytes received or read.
+    pub byte_len: u32,
+    /// Immediate data that came with a receive.
+    pub imm: Option<u32>,
+    /// The provider's own code after an error.
+    pub vendor_err: u32,
+}
+
+impl Done {
+    pub(super) fn new(id: OpId, completion: Completion) -> Self {
+        let Completion {
+            status,
+            byte_len,
+            imm,
+            vendor_err,
+        } = completion;
+        Done {
+            id,
+            status,
+            byte_len,
+            imm,
+            vendor_err,
+        }
+    }
+}
+
+impl Completion {
+    pub(super) fn of(wc: &WorkCompletion) -> Self {
+        Completion {
+            status: wc.status,
+            byte_len: wc.byte_len,
+            imm: wc.imm,
+            vendor_err: wc.vendor_err,
+        }
+    }
+
+    /// For those who know nothing but the status.
+    pub(super) fn with_status(status: WcStatus) -> Self {
+        Completion {
+            status,
+            ..Completion::SUCCESS
+        }
+    }
+}
+
+/// All that one completion says is over: its own operation, and of a send queue those that were posted
+/// before it. Their holds have been released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    first: OpId,
+    count: u64,
+    completion: Completion,
+}
+
+impl Over {
+    pub(super) fn new(first: OpId, count: u64, completion: Completion) -> Self {
+        Over {
+            first,
+            count,
+            completion,
+        }
+    }
+
+    /// How many operations; at least 1.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Each of them, in the order of the posts. Those before the last one succeeded: an operation that
+    /// fails has a completion of its own.
+    pub fn each(self) -> impl Iterator<Item = Done> {
+        (0..self.count).map(move |n| {
+            let last = n + 1 == self.count;
+            let completion = if last {
+                self.completion
+            } else {
+                Completion::SUCCESS
+            };
+            Done::new(self.first.after(n), completion)
+        })
+    }
+}

@@ -1,0 +1,370 @@
+//! One completion queue and all that completes there.
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use event_listener::{Event, EventListener};
+
+use super::Completer;
+use super::done::{Done, Over};
+use super::number::Numbers;
+use super::slots::SlotCompleter;
+use super::table::{Queues, Table};
+use crate::error::{Error, Result};
+use crate::gate::{Gate, Holder, Permit};
+use crate::sync::{AtomicU64, Ordering};
+use crate::work::{CompletionEvents, CompletionQueue, WorkCompletion};
+
+/// Completions taken off the queue at a time.
+const BATCH: usize = 16;
+
+/// Polls a completion queue, releases the holds of what is over, wakes the futures that wait for it. A
+/// handle: clones are the same poller.
+///
+/// Any number of threads may poll; one at a time does, and who comes meanwhile returns at once. So
+/// every wait can drive it: `mr.as_slice_with(|| poller.progress())`. No lock is taken and nothing is
+/// allocated on the way; posting goes on beside it.
+///
+/// ```
+/// use rdma_mr::backend::soft::{Nic, QueuePair};
+/// use rdma_mr::op::{Begin, Endpoint, Poller};
+/// use rdma_mr::work::QpCaps;
+/// use rdma_mr::{LocalMr, LocalMrReadAccess};
+///
+/// let nic = Nic::new();
+/// let pd = nic.alloc_pd();
+/// let cq = nic.create_cq(256)?;
+/// let poller = Poller::new(cq.clone());
+/// let a = pd.create_qp(&cq, &cq, QpCaps::default())?;
+/// let b = pd.create_qp(&cq, &cq, QpCaps::default())?;
+/// QueuePair::connect_pair(&a, &b)?;
+/// let (mut a, mut b) = (Endpoint::attach(a, &poller)?, Endpoint::attach(b, &poller)?);
+///
+/// let (from, to) = (LocalMr::alloc(&pd, 64)?, LocalMr::alloc(&pd, 64)?);
+/// b.recv(to.begin_write()?)?;
+/// a.send(from.begin_read()?, None)?;
+/// let bytes = to.as_slice_with(|| poller.progress());
+/// # Ok::<(), rdma_mr::Error>(())
+/// ```
+pub struct Poller<C: CompletionQueue> {
+    shared: Arc<Shared<C>>,
+}
+
+struct Shared<C> {
+    cq: C,
+    /// Who has it may use the table.
+    turn: Gate,
+    table: UnsafeCell<Table>,
+    /// Told after operations have ended: there is room in queues.
+    ended: Event,
+    /// Set when polling has failed.
+    broken: AtomicU64,
+    unknown: AtomicU64,
+}
+
+// SAFETY: POLLER-1: the table is used by who has the turn, one at a time.
+unsafe impl<C: Sync> Sync for Shared<C> {}
+
+/// The turn to poll.
+struct Turn<'a> {
+    table: &'a UnsafeCell<Table>,
+    _permit: Permit<'a>,
+}
+
+impl Deref for Turn<'_> {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        // SAFETY: POLLER-1: this is the turn.
+        unsafe { &*self.table.get() }
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut Table {
+        // SAFETY: POLLER-1: this is the turn.
+        unsafe { &mut *self.table.get() }
+    }
+}
+
+impl<C: CompletionQueue> Clone for Poller<C> {
+    fn clone(&self) -> Self {
+        Poller {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<C: CompletionQueue> Poller<C> {
+    /// A poller of this queue, which nobody else is to poll: a completion that somebody else takes
+    /// keeps its region held.
+    #[must_use]
+    pub fn new(cq: C) -> Self {
+        Poller {
+            shared: Arc::new(Shared {
+                cq,
+                turn: Gate::new(),
+                table: UnsafeCell::new(Table::new()),
+                ended: Event::new(),
+                broken: AtomicU64::new(0),
+                unknown: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// The completion queue.
+    #[must_use]
+    pub fn cq(&self) -> &C {
+        &self.shared.cq
+    }
+
+    /// Whether the two are the same poller.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Takes the completions that are there, releases the holds of what is over, and wakes the futures
+    /// that wait for it. Returns how many operations that were; 0 also if another thread polls. Does
+    /// not wait.
+    ///
+    /// # Errors
+    /// What [`CompletionQueue::poll`] says: then no completion may come any more, futures that wait get
+    /// [`Error::CompletionsLost`], and only the end of the queue pairs releases what is outstanding.
+    /// Or [`Error::UnknownCompletion`] for one that belongs to nothing outstanding here; it releases
+    /// nothing, and those that came with it are dealt with all the same.
+    pub fn poll(&self) -> Result<usize> {
+        self.poll_with(|_| ())
+    }
+
+    /// As [`poll`](Self::poll), and tells `done` of each operation, in the order of the completions. If
+    /// `done` panics, what was taken with it is released all the same, and not told of.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn poll_with(&self, mut done: impl FnMut(Done)) -> Result<usize> {
+        self.poll_turns(|| self.try_turn(), &mut done)
+    }
+
+    /// [`poll`](Self::poll) for the waits that take a closure. An error is not lost: a queue that failed
+    /// says so at the next poll, too, and unknown completions are [counted](Self::unknown).
+    pub fn progress(&self) {
+        let _ = self.poll();
+    }
+
+    /// How many completions came that belonged to nothing outstanding.
+    #[must_use]
+    pub fn unknown(&self) -> u64 {
+        // Ordering: Relaxed. A counter for people.
+        self.shared.unknown.load(Ordering::Relaxed)
+    }
+
+    fn poll_turns<'a>(
+        &'a self,
+        turn: impl Fn() -> Option<Turn<'a>>,
+        done: &mut impl FnMut(Done),
+    ) -> Result<usize> {
+        let mut total = 0;
+        let mut unknown = None;
+        let mut batch = [WorkCompletion::EMPTY; BATCH];
+        while let Some(mut turn) = turn() {
+            let taken = match self.shared.cq.poll(&mut batch) {
+                Ok(0) => break,
+                Ok(taken) => taken,
+                Err(error) => {
+                    self.give_up(turn);
+                    return Err(error);
+                }
+            };
+            let mut over = [None; BATCH];
+            let mut wakers = [const { None }; BATCH];
+            let mut rest = Rest {
+                table: &mut turn,
+                completions: batch[..taken].iter(),
+            };
+            let mut woken = 0;
+            for (at, wc) in rest.completions.by_ref().enumerate() {
+                let mut wake = |waker: Waker| match wakers.get_mut(woken) {
+                    Some(place) => {
+                        *place = Some(waker);
+                        woken += 1;
+                    }
+                    None => waker.wake(),
+                };
+                // SAFETY: COMPLETE-1: polled just now.
+                match unsafe { rest.table.finish(wc, &mut wake) } {
+                    Ok(one) => over[at] = one,
+                    Err(wr_id) => unknown = Some(wr_id),
+                }
+            }
+            drop(rest);
+            // What is called from here on may poll, post, or end queue pairs.
+            drop(turn);
+            self.shared.ended.notify(usize::MAX);
+            wakers.into_iter().flatten().for_each(Waker::wake);
+            for done_now in over.into_iter().flatten().flat_map(Over::each) {
+                total += 1;
+                done(done_now);
+            }
+            if taken < BATCH {
+                break;
+            }
+        }
+        match unknown {
+            None => Ok(total),
+            Some(wr_id) => {
+                // Ordering: Relaxed. A counter for people.
+                self.shared.unknown.fetch_add(1, Ordering::Relaxed);
+                Err(Error::UnknownCompletion { wr_id })
+            }
+        }
+    }
+
+    /// Polling has failed: tells the futures that wait.
+    #[cold]
+    fn give_up(&self, mut turn: Turn<'_>) {
+        // Ordering: Relaxed, made visible by the fence, which pairs with the one in `is_broken`: either
+        // this sees a future's operation in its ring, or the future sees this.
+        self.shared.broken.store(1, Ordering::Relaxed);
+        crate::sync::fence(Ordering::SeqCst);
+        let mut wakers = Vec::new();
+        turn.tell_all_lost(&mut |waker| wakers.push(waker));
+        drop(turn);
+        self.shared.ended.notify(usize::MAX);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether polling has failed, for who has posted something to wait for.
+    pub(super) fn is_broken(&self) -> bool {
+        // Ordering: SeqCst pairs with the fence in `give_up`.
+        crate::sync::fence(Ordering::SeqCst);
+        // Ordering: Relaxed, see the fence.
+        self.shared.broken.load(Ordering::Relaxed) != 0
+    }
+
+    /// To be told when operations have ended.
+    pub(super) fn listen(&self) -> EventListener {
+        self.shared.ended.listen()
+    }
+
+    fn try_turn(&self) -> Option<Turn<'_>> {
+        let permit = self.shared.turn.try_permit(Holder::CpuWrite)?;
+        Some(self.with_permit(permit))
+    }
+
+    /// Waits for the turn: whoever has it runs no foreign code.
+    fn turn(&self) -> Turn<'_> {
+        let permit = self.shared.turn.acquire(Holder::CpuWrite);
+        self.with_permit(permit.expect("a gate is closed to operations of the NIC only"))
+    }
+
+    fn with_permit<'a>(&'a self, permit: Permit<'a>) -> Turn<'a> {
+        Turn {
+            table: &self.shared.table,
+            _permit: permit,
+        }
+    }
+
+    /// A number for a queue pair whose completions come here.
+    pub(super) fn attach(&self, qp_num: u32) -> Result<usize> {
+        let max = Numbers::QUEUES;
+        self.turn().insert(qp_num).ok_or(Error::PollerFull { max })
+    }
+
+    /// The completions of that queue of the queue pair come here.
+    pub(super) fn add(&self, number: usize, completer: Completer) {
+        self.turn().add(number, completer);
+    }
+
+    /// Gives the queues with that number back; their late completions are no surprise.
+    pub(super) fn detach(&self, number: usize) -> Option<Queues> {
+        self.turn().remove(number)
+    }
+
+    /// Takes a shared receive queue in.
+    pub(super) fn attach_shared(&self, slots: SlotCompleter) -> Result<()> {
+        let max = Numbers::QUEUES;
+        let inserted = self.turn().insert_shared(slots);
+        inserted.then_some(()).ok_or(Error::PollerFull { max })
+    }
+
+    /// Forgets the shared receive queue with that number.
+    pub(super) fn detach_shared(&self, number: usize) {
+        self.turn().remove_shared(number);
+    }
+}
+
+/// Completions that were taken off the queue and not dealt with yet. If a region's memory panics as it
+/// is freed, the others are dealt with as the stack unwinds: they come from no queue a second time.
+struct Rest<'a> {
+    table: &'a mut Table,
+    completions: std::slice::Iter<'a, WorkCompletion>,
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        for wc in self.completions.by_ref() {
+            // SAFETY: COMPLETE-1: polled, and not dealt with yet.
+            let _ = unsafe { self.table.finish(wc, &mut Waker::wake) };
+        }
+    }
+}
+
+impl<C: CompletionEvents> Poller<C> {
+    /// As [`poll_with`](Self::poll_with), and sleeps while there is nothing, until `timeout` has passed
+    /// (`None`: for ever): arms the queue, polls once more, then sleeps on its event. Returns 0 after
+    /// the timeout. Blocks.
+    ///
+    /// One thread may sleep at a time: of several, an event wakes only one.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll), and what [`CompletionEvents`] says.
+    pub fn wait(&self, timeout: Option<Duration>, mut done: impl FnMut(Done)) -> Result<usize> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let taken = self.poll_with(&mut done)?;
+            if taken > 0 {
+                return Ok(taken);
+            }
+            let taken = self.arm(&mut done)?;
+            if taken > 0 {
+                return Ok(taken);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let event = self.shared.cq.wait_event(left)?;
+            if !event && left.is_some_and(|left| left.is_zero()) {
+                return self.poll_with(done);
+            }
+        }
+    }
+
+    /// Asks for an event when the next completion comes, then polls once more, for those that were
+    /// there already; if that returns 0, it is safe to sleep on [`CompletionEvents::fd`] until the
+    /// event, and then to call this again. Waits at most for another thread's poll.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn arm(&self, mut done: impl FnMut(Done)) -> Result<usize> {
+        self.shared.cq.take_events()?;
+        self.shared.cq.req_notify(false)?;
+        // Another thread may have looked before the queue was armed: wait for the turn.
+        let first = std::cell::Cell::new(true);
+        let turn = || match first.replace(false) {
+            true => Some(self.turn()),
+            false => self.try_turn(),
+        };
+        self.poll_turns(turn, &mut done)
+    }
+}
+
+impl<C: CompletionQueue> fmt::Debug for Poller<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller")
+            .field("unknown", &self.unknown())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,293 @@
+//! What is outstanding on one queue, in order, from the post to the completion: a ring between one
+//! poster and one completer, without a lock and without an RMW of its own.
+//!
+//! A work request's `wr_id` is its sequence number. Its slot has the holds as numbers, and the address
+//! of a future that waits, if one does. The poster writes a slot and publishes it (`tail`) before it
+//! posts; the completer takes what is over and gives the slots back (`head`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crossbeam_utils::CachePadded;
+
+use super::hold::HoldWord;
+use super::number::Numbers;
+use super::ticket::{Outcome, Ticket};
+use crate::leaks;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The last word of a slot.
+const LAST: u64 = 1 << 1;
+/// The slot has, or had, the address of a ticket.
+const WATCHED: u64 = 1 << 2;
+/// The poster may release these holds, too: after a post of a list, if they were inline.
+const INLINE: u64 = 1 << 3;
+/// The work request asks for a completion.
+const SIGNALED: u64 = 1 << 4;
+const _: () = assert!((LAST | WATCHED | INLINE | SIGNALED) & !HoldWord::SPARE == 0);
+
+/// How a slot is posted.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Marks {
+    pub(super) signaled: bool,
+    pub(super) inline: bool,
+    /// The address of a ticket.
+    pub(super) ticket: Option<u64>,
+}
+
+/// What poster and completer share.
+pub(super) struct Ring {
+    /// For each slot the address of a ticket, and its words.
+    cells: Box<[AtomicU64]>,
+    stride: usize,
+    mask: u64,
+    capacity: u64,
+    numbers: Numbers,
+    /// The sequence number of the oldest that is outstanding; the completer's.
+    head: CachePadded<AtomicU64>,
+    /// The sequence number of the next one; the poster's.
+    tail: CachePadded<AtomicU64>,
+}
+
+impl Ring {
+    pub(super) fn new(capacity: u32, max_sge: u32, numbers: Numbers) -> Arc<Self> {
+        let stride = 1 + max_sge.max(1) as usize;
+        let slots = capacity.max(1).next_power_of_two() as usize;
+        Arc::new(Ring {
+            cells: (0..slots * stride).map(|_| AtomicU64::new(0)).collect(),
+            stride,
+            mask: slots as u64 - 1,
+            capacity: capacity.into(),
+            numbers,
+            head: CachePadded::new(AtomicU64::new(0)),
+            tail: CachePadded::new(AtomicU64::new(0)),
+        })
+    }
+
+    pub(super) fn numbers(&self) -> Numbers {
+        self.numbers
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// How many regions one work request can hold.
+    pub(super) fn width(&self) -> usize {
+        self.stride - 1
+    }
+
+    #[inline]
+    fn slot(&self, sequence: u64) -> &[AtomicU64] {
+        let at = (sequence & self.mask) as usize * self.stride;
+        &self.cells[at..at + self.stride]
+    }
+
+    /// Where the ticket's address of that operation is kept.
+    pub(super) fn ticket(&self, sequence: u64) -> &AtomicU64 {
+        &self.slot(sequence)[0]
+    }
+
+    /// How many are outstanding, at this moment.
+    pub(super) fn len(&self) -> usize {
+        // Ordering: Relaxed. A number for people.
+        let tail = self.tail.load(Ordering::Relaxed);
+        // Ordering: Relaxed, as above.
+        tail.saturating_sub(self.head.load(Ordering::Relaxed)) as usize
+    }
+
+    /// The sequence number of the oldest that is outstanding, for the poster.
+    #[inline]
+    pub(super) fn head(&self) -> u64 {
+        // Ordering: Acquire pairs with the Release of `give_back`: the completer has read the slots
+        // before that number, and they may be written again.
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// Up to which sequence number there are operations, for the completer.
+    #[inline]
+    pub(super) fn tail(&self) -> u64 {
+        // Ordering: Acquire pairs with the Release of `publish`: the slots before that number are
+        // written.
+        self.tail.load(Ordering::Acquire)
+    }
+
+    /// Lets the completer see the slots before `tail`; or takes the latest back, of which no
+    /// completion can come.
+    #[inline]
+    pub(super) fn publish(&self, tail: u64) {
+        // Ordering: Release pairs with the Acquire of `tail`.
+        self.tail.store(tail, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn give_back(&self, head: u64) {
+        // Ordering: Release pairs with the Acquire of `head`.
+        self.head.store(head, Ordering::Release);
+    }
+
+    /// Writes a slot that is free and not published.
+    #[inline]
+    pub(super) fn write(&self, sequence: u64, holds: &[HoldWord], marks: Marks) {
+        let slot = self.slot(sequence);
+        let mut first = 0;
+        if marks.signaled {
+            first |= SIGNALED;
+        }
+        if marks.inline {
+            first |= INLINE;
+        }
+        if let Some(address) = marks.ticket {
+            first |= WATCHED;
+            // Ordering: Relaxed, here and below. Published by the tail.
+            slot[0].store(address, Ordering::Relaxed);
+        }
+        let Some((last, before)) = holds.split_last() else {
+            // Ordering: Relaxed, as above.
+            slot[1].store(first | LAST, Ordering::Relaxed);
+            return;
+        };
+        let mut at = 1;
+        for word in before {
+            // Ordering: Relaxed, as above.
+            slot[at].store(word.to_bits() | first, Ordering::Relaxed);
+            first = 0;
+            at += 1;
+        }
+        // Ordering: Relaxed, as above.
+        slot[at].store(last.to_bits() | first | LAST, Ordering::Relaxed);
+    }
+
+    /// Whether that one asked for a completion; for the poster.
+    pub(super) fn is_signaled(&self, sequence: u64) -> bool {
+        // Ordering: Relaxed. The poster wrote it.
+        self.slot(sequence)[1].load(Ordering::Relaxed) & SIGNALED != 0
+    }
+
+    /// Takes the holds of a slot that the completer may take as well; `None` if it was first, or if the
+    /// slot is not of that kind.
+    fn take_inline(&self, slot: &[AtomicU64], seen: u64) -> Option<u64> {
+        if seen & INLINE == 0 {
+            return None;
+        }
+        // Which of the two takes it is all that matters; the words behind it are the poster's own, or
+        // published by the tail.
+        let empty = seen & (SIGNALED | WATCHED) | LAST;
+        // Ordering: Relaxed. See above.
+        let taken = slot[1].swap(empty, Ordering::Relaxed);
+        (taken & INLINE != 0).then_some(taken)
+    }
+
+    /// The holds of a posted list are inline: releases them.
+    ///
+    /// # Safety
+    /// - **RING-1**: the operation is over, or was never posted; its holds are the ring's.
+    pub(super) unsafe fn release_inline(&self, sequence: u64) {
+        let slot = self.slot(sequence);
+        // Ordering: Relaxed, as in `take_inline`.
+        let seen = slot[1].load(Ordering::Relaxed);
+        if let Some(first) = self.take_inline(slot, seen) {
+            // SAFETY: RING-1.
+            unsafe { self.release_words(slot, first) };
+        }
+    }
+
+    /// Releases the holds of one slot.
+    ///
+    /// # Safety
+    /// - **RING-1**, and it is not released a second time.
+    #[inline]
+    pub(super) unsafe fn release(&self, sequence: u64) {
+        let slot = self.slot(sequence);
+        // Ordering: Relaxed. Published by the tail.
+        let first = slot[1].load(Ordering::Relaxed);
+        if first & INLINE == 0 {
+            // SAFETY: RING-1.
+            unsafe { self.release_words(slot, first) };
+        } else if let Some(first) = self.take_inline(slot, first) {
+            // SAFETY: RING-1.
+            unsafe { self.release_words(slot, first) };
+        }
+    }
+
+    /// # Safety
+    /// - **RING-1**, and it is not released a second time.
+    #[inline]
+    unsafe fn release_words(&self, slot: &[AtomicU64], mut word: u64) {
+        let mut at = 1;
+        loop {
+            if let Some(hold) = HoldWord::from_bits(word) {
+                // SAFETY: HOLD-2 by RING-1.
+                unsafe { hold.release() };
+            }
+            if word & LAST != 0 {
+                return;
+            }
+            at += 1;
+            // Ordering: Relaxed. Published by the tail.
+            word = slot[at].load(Ordering::Relaxed);
+        }
+    }
+
+    /// Whether that receive is over already, with others before it that are not.
+    pub(super) fn is_taken(&self, sequence: u64) -> bool {
+        // Ordering: Relaxed. Published by the tail, or written by the completer itself.
+        self.slot(sequence)[1].load(Ordering::Relaxed) == 0
+    }
+
+    /// Marks that receive as over; the completer's.
+    pub(super) fn mark_taken(&self, sequence: u64) {
+        // Ordering: Relaxed. The completer's own mark; the poster writes the slot anew only after
+        // `give_back`.
+        self.slot(sequence)[1].store(0, Ordering::Relaxed);
+    }
+
+    /// Counts the holds of one slot as leaked.
+    pub(super) fn leak(&self, sequence: u64) {
+        for word in &self.slot(sequence)[1..] {
+            // Ordering: Relaxed. Published by the tail.
+            let word = word.load(Ordering::Relaxed);
+            if HoldWord::from_bits(word).is_some() {
+                leaks::hold();
+            }
+            if word & LAST != 0 {
+                return;
+            }
+        }
+    }
+
+    /// Delivers to the future that waits for that one, if one does.
+    pub(super) fn deliver(&self, sequence: u64, outcome: Outcome) -> Option<Waker> {
+        let slot = self.slot(sequence);
+        // Ordering: Relaxed. Published by the tail.
+        if slot[1].load(Ordering::Relaxed) & WATCHED == 0 {
+            return None;
+        }
+        // Ordering: Relaxed. The value alone decides who has the ticket; what is in it was published
+        // by the tail.
+        let address = slot[0].swap(0, Ordering::Relaxed);
+        // SAFETY: TICKET-1: taken out just now.
+        (address != 0).then(|| unsafe { Ticket::deliver(address, outcome) })?
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Nobody has shown that these are over.
+        for sequence in self.head()..self.tail() {
+            if !self.is_taken(sequence) {
+                self.leak(sequence);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("capacity", &self.capacity)
+            .field("outstanding", &self.len())
+            .finish()
+    }
+}

@@ -1,0 +1,169 @@
+//! The queues that complete at one completion queue, by the number in their `wr_id`s.
+
+use std::task::Waker;
+
+use super::Completer;
+use super::done::Over;
+use super::number::Numbers;
+use super::slots::SlotCompleter;
+use super::ticket::{Completion, Outcome};
+use crate::work::WorkCompletion;
+
+/// The completing sides of one queue pair's queues.
+pub(super) struct Queues {
+    pub(super) qp_num: u32,
+    /// Either may complete elsewhere.
+    pub(super) sends: Option<Completer>,
+    pub(super) recvs: Option<Completer>,
+}
+
+impl Queues {
+    pub(super) fn both(&mut self) -> impl Iterator<Item = &mut Completer> {
+        self.sends.iter_mut().chain(&mut self.recvs)
+    }
+}
+
+enum Place {
+    Free,
+    /// Was taken: completions that are left over from then belong to nobody.
+    Retired,
+    Taken(Queues),
+}
+
+pub(super) struct Table {
+    /// In the order of their numbers, which go round from `first`.
+    places: Vec<Place>,
+    first: usize,
+    /// Where the search for a free number starts: a number is used again as late as can be.
+    next: usize,
+    /// Few, and found by a look at each.
+    shared: Vec<SlotCompleter>,
+    retired_shared: Vec<usize>,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Table {
+            places: Vec::new(),
+            // Another one for each table: completions that an earlier owner left in the queue are
+            // not to be taken for its own.
+            first: Numbers::start(),
+            next: 0,
+            shared: Vec::new(),
+            retired_shared: Vec::new(),
+        }
+    }
+
+    /// Releases what a completion says is over. `Ok(None)`: left over from a queue that is gone.
+    /// `Err`: its `wr_id`, which belongs to nothing outstanding here.
+    ///
+    /// # Safety
+    /// - **COMPLETE-1**.
+    pub(super) unsafe fn finish(
+        &mut self,
+        wc: &WorkCompletion,
+        wake: &mut impl FnMut(Waker),
+    ) -> Result<Option<Over>, u64> {
+        let number = Numbers::number_in(wc.wr_id);
+        let completion = Completion::of(wc);
+        let place = self.place_of(number);
+        let over = match self.places.get_mut(place) {
+            Some(Place::Taken(queues)) if queues.qp_num == wc.qp_num => queues
+                .both()
+                // SAFETY: COMPLETE-1, as required of the caller.
+                .find_map(|queue| unsafe { queue.finish(wc.wr_id, completion, wake) }),
+            Some(Place::Retired) => return Ok(None),
+            _ if number > Numbers::QUEUES => {
+                let mut queues = self.shared.iter();
+                match queues.find(|queue| queue.number() == number) {
+                    // SAFETY: COMPLETE-1, as required of the caller.
+                    Some(queue) => unsafe { queue.finish(wc.wr_id, completion) },
+                    None if self.retired_shared.contains(&number) => return Ok(None),
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        over.map(Some).ok_or(wc.wr_id)
+    }
+
+    /// Tells all futures that no completion can come any more.
+    pub(super) fn tell_all_lost(&mut self, wake: &mut impl FnMut(Waker)) {
+        for place in &mut self.places {
+            if let Place::Taken(queues) = place {
+                for queue in queues.both() {
+                    queue.tell_all(Outcome::Lost, wake);
+                }
+            }
+        }
+    }
+
+    /// Gives a free number to a queue pair; `None` if there is none.
+    pub(super) fn insert(&mut self, qp_num: u32) -> Option<usize> {
+        let at = if self.places.len() < Numbers::QUEUES {
+            self.places.push(Place::Free);
+            self.places.len() - 1
+        } else {
+            let free = |at: &usize| !matches!(self.places[*at], Place::Taken(_));
+            (self.next..Numbers::QUEUES)
+                .chain(0..self.next)
+                .find(free)?
+        };
+        self.next = (at + 1) % Numbers::QUEUES;
+        self.places[at] = Place::Taken(Queues {
+            qp_num,
+            sends: None,
+            recvs: None,
+        });
+        Some((self.first + at) % Numbers::QUEUES + 1)
+    }
+
+    /// Adds a queue to the queue pair with that number.
+    pub(super) fn add(&mut self, number: usize, completer: Completer) {
+        let place = self.place_of(number);
+        if let Some(Place::Taken(queues)) = self.places.get_mut(place) {
+            let is_recv = completer.ring().numbers().is_recv();
+            let queue = if is_recv {
+                &mut queues.recvs
+            } else {
+                &mut queues.sends
+            };
+            *queue = Some(completer);
+        }
+    }
+
+    /// Where that number is, if it is one of a queue that is not shared.
+    #[inline]
+    fn place_of(&self, number: usize) -> usize {
+        match number {
+            1..=Numbers::QUEUES => (number - 1 + Numbers::QUEUES - self.first) % Numbers::QUEUES,
+            _ => usize::MAX,
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: usize) -> Option<Queues> {
+        let place = self.place_of(number);
+        match std::mem::replace(self.places.get_mut(place)?, Place::Retired) {
+            Place::Taken(queues) => Some(queues),
+            _ => None,
+        }
+    }
+
+    /// `false` if its number is taken.
+    pub(super) fn insert_shared(&mut self, slots: SlotCompleter) -> bool {
+        let number = slots.number();
+        if self.shared.iter().any(|other| other.number() == number) {
+            return false;
+        }
+        self.retired_shared.retain(|retired| *retired != number);
+        self.shared.push(slots);
+        true
+    }
+
+    pub(super) fn remove_shared(&mut self, number: usize) {
+        self.shared.retain(|slots| slots.number() != number);
+        if !self.retired_shared.contains(&number) {
+            self.retired_shared.push(number);
+        }
+    }
+}
