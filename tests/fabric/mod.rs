@@ -1,0 +1,128 @@
+//! What the suites of operations run on: one trait, for the NIC in software and for a real device, so
+//! that both answer to the same tests.
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdma_mr::op::{AsyncQueuePair, Done, Endpoint, Poller};
+use rdma_mr::registration::Registrar;
+use rdma_mr::work::{
+    CompletionEvents, CompletionQueue, QpCaps, QueuePair, RemoteAddr, SharedRecvQueue,
+};
+use rdma_mr::{Access, LocalMr, LocalMrWriteAccess, MrAccess, MrOptions};
+
+#[cfg(feature = "soft")]
+mod soft;
+#[cfg(feature = "verbs")]
+mod verbs;
+
+#[cfg(feature = "soft")]
+pub use soft::Soft;
+#[cfg(feature = "verbs")]
+pub use verbs::Device;
+
+/// Longer than anything takes, unless it hangs.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// A device with one protection domain.
+pub trait Fabric: Sized + Send + Sync + 'static {
+    type Pd: Registrar;
+    type Cq: CompletionQueue + CompletionEvents + Clone + Send + Sync + 'static;
+    type Qp: QueuePair<Cq = Self::Cq> + Send + Sync + Unpin + 'static;
+    type Srq: SharedRecvQueue + Send;
+
+    /// Whether a receive that is posted in ERR gets a completion (rule R16 is about those where it
+    /// does not).
+    const FLUSHES_LATE_RECEIVES: bool;
+
+    fn open() -> Self;
+    fn pd(&self) -> &Arc<Self::Pd>;
+    /// A completion queue with an event channel.
+    fn cq(&self, capacity: u32) -> Self::Cq;
+    fn qp(&self, sends: &Self::Cq, recvs: &Self::Cq, caps: QpCaps) -> Self::Qp;
+    fn srq(&self, capacity: u32, max_sge: u32) -> Self::Srq;
+    fn qp_on(&self, cq: &Self::Cq, srq: &Self::Srq, caps: QpCaps) -> Self::Qp;
+    fn connect(&self, a: &Self::Qp, b: &Self::Qp);
+
+    /// Zeroed bytes that the peers have no right to.
+    fn alloc(&self, length: usize) -> LocalMr {
+        LocalMr::alloc(self.pd(), length).unwrap()
+    }
+
+    /// These bytes, which the peers have no right to.
+    fn region(&self, bytes: &[u8]) -> LocalMr {
+        let mut mr = self.alloc(bytes.len());
+        mr.as_mut_slice().copy_from_slice(bytes);
+        mr
+    }
+
+    /// Bytes that peers may read, write and use atomics on.
+    ///
+    /// # Safety
+    /// REMOTE-1, REMOTE-2: who looks at them knows that no peer writes meanwhile.
+    unsafe fn open_to_peers(&self, bytes: &[u8]) -> LocalMr {
+        // SAFETY: REMOTE-1, REMOTE-2: as required of the caller.
+        let options = unsafe { MrOptions::new().grant_remote_write() };
+        let mut mr = options
+            .access(Access::all())
+            .alloc(self.pd(), bytes.len())
+            .unwrap();
+        mr.as_mut_slice().copy_from_slice(bytes);
+        mr
+    }
+
+    /// Two connected endpoints with a completion queue each, polled by themselves.
+    fn pair(&self, caps: QpCaps) -> (Endpoint<Self::Qp>, Endpoint<Self::Qp>) {
+        let (a, b) = self.queue_pairs(&self.cq(1024), &self.cq(1024), caps);
+        (Endpoint::new(a), Endpoint::new(b))
+    }
+
+    /// Two connected endpoints that complete at one queue.
+    fn attached(
+        &self,
+        poller: &Poller<Self::Cq>,
+        caps: QpCaps,
+    ) -> (Endpoint<Self::Qp>, Endpoint<Self::Qp>) {
+        let (a, b) = self.queue_pairs(poller.cq(), poller.cq(), caps);
+        let attach = |qp| Endpoint::attach(qp, poller).map_err(|rejected| rejected.error);
+        (attach(a).unwrap(), attach(b).unwrap())
+    }
+
+    /// As [`attached`](Self::attached), for futures.
+    fn asynchronous(
+        &self,
+        poller: &Poller<Self::Cq>,
+        caps: QpCaps,
+    ) -> (AsyncQueuePair<Self::Qp>, AsyncQueuePair<Self::Qp>) {
+        let (a, b) = self.attached(poller, caps);
+        (AsyncQueuePair::new(a), AsyncQueuePair::new(b))
+    }
+
+    fn queue_pairs(&self, a: &Self::Cq, b: &Self::Cq, caps: QpCaps) -> (Self::Qp, Self::Qp) {
+        let (a, b) = (self.qp(a, a, caps), self.qp(b, b, caps));
+        self.connect(&a, &b);
+        (a, b)
+    }
+}
+
+/// Where a peer finds that region.
+pub fn remote(mr: &LocalMr) -> RemoteAddr {
+    RemoteAddr {
+        addr: mr.addr() as u64,
+        rkey: mr.rkey(),
+    }
+}
+
+/// Polls until `count` operations of this endpoint are over.
+#[track_caller]
+pub fn finish<Q: QueuePair>(endpoint: &mut Endpoint<Q>, count: usize) -> Vec<Done> {
+    let mut all = Vec::new();
+    let start = Instant::now();
+    while all.len() < count {
+        endpoint.poll(|done| all.push(done)).unwrap();
+        assert!(start.elapsed() < LONG, "{} of {count}", all.len());
+        std::thread::yield_now();
+    }
+    all
+}

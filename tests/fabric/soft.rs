@@ -1,0 +1,64 @@
+//! The NIC in software.
+
+use std::sync::Arc;
+
+use rdma_mr::backend::soft::{
+    CompletionQueue, Nic, ProtectionDomain, QueuePair, SharedRecvQueue,
+};
+use rdma_mr::work::QpCaps;
+
+use super::Fabric;
+
+pub struct Soft {
+    pub nic: Nic,
+    pd: Arc<ProtectionDomain>,
+}
+
+impl Soft {
+    pub fn on(nic: Nic) -> Self {
+        let pd = nic.alloc_pd();
+        Soft { nic, pd }
+    }
+
+    /// On a NIC that acts only when the test says so.
+    pub fn stepped() -> Self {
+        Self::on(Nic::builder().stepped().build())
+    }
+}
+
+impl Fabric for Soft {
+    type Pd = ProtectionDomain;
+    type Cq = CompletionQueue;
+    type Qp = QueuePair;
+    type Srq = SharedRecvQueue;
+
+    const FLUSHES_LATE_RECEIVES: bool = true;
+
+    fn open() -> Self {
+        Self::on(Nic::new())
+    }
+
+    fn pd(&self) -> &Arc<ProtectionDomain> {
+        &self.pd
+    }
+
+    fn cq(&self, capacity: u32) -> CompletionQueue {
+        self.nic.create_cq_with_channel(capacity).unwrap()
+    }
+
+    fn qp(&self, sends: &CompletionQueue, recvs: &CompletionQueue, caps: QpCaps) -> QueuePair {
+        self.pd.create_qp(sends, recvs, caps).unwrap()
+    }
+
+    fn srq(&self, capacity: u32, max_sge: u32) -> SharedRecvQueue {
+        self.pd.create_srq(capacity, max_sge).unwrap()
+    }
+
+    fn qp_on(&self, cq: &CompletionQueue, srq: &SharedRecvQueue, caps: QpCaps) -> QueuePair {
+        self.pd.create_qp_with_srq(cq, cq, srq, caps).unwrap()
+    }
+
+    fn connect(&self, a: &QueuePair, b: &QueuePair) {
+        QueuePair::connect_pair(a, b).unwrap();
+    }
+}
