@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use rdma_mr::backend::soft::{CompletionQueue, Nic, ProtectionDomain, QueuePair};
 use rdma_mr::op::Endpoint;
-use rdma_mr::work::QpCaps;
+use rdma_mr::work::{CompletionEvents as _, QpCaps};
 
 use crate::link::{Fabric, Link, Lost};
 use crate::{Failure, Options, create, open, receiver, sender};
@@ -33,12 +33,12 @@ impl Fabric for Soft {
         &self.pd
     }
 
-    fn arm(&self, _: &CompletionQueue) -> Result<(), Failure> {
-        Ok(())
+    fn arm(&self, cq: &CompletionQueue) -> Result<(), Failure> {
+        Ok(cq.req_notify(false)?)
     }
 
     fn sleep(&self, cq: &CompletionQueue, limit: Duration) -> Result<(), Failure> {
-        cq.wait(Some(limit));
+        cq.wait_event(Some(limit))?;
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! The NIC in software by itself, without regions: what it moves, refuses, reports and flushes.
 #![cfg(all(feature = "soft", not(loom)))]
 
+#[cfg(unix)]
+mod channel;
 mod checks;
 mod dereg;
 mod faults;
@@ -18,12 +20,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdma_mr::backend::soft::{
-    Fault, MTU, Nic, ProtectionDomain, QpState, QueuePair, VENDOR_INJECTED, When,
+    CompletionQueue, Fault, MTU, Nic, ProtectionDomain, QpState, QueuePair, VENDOR_INJECTED, When,
 };
 use rdma_mr::registration::Registrar;
 use rdma_mr::work::{
-    CompletionQueue as _, QpCaps, QueuePair as _, RemoteAddr, SendFlags, SendOp, Sge, WcOpcode,
-    WcStatus, WorkCompletion,
+    CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, RemoteAddr, SendFlags,
+    SendOp, Sge, WcOpcode, WcStatus, WorkCompletion,
 };
 use rdma_mr::{Access, Error};
 use soft_util::*;

@@ -121,11 +121,13 @@ fn many_threads_post_to_and_poll_one_queue_pair() {
                 let mut mine = Vec::new();
                 let mut out = [WorkCompletion::EMPTY; 3];
                 let mut poll = |wait| {
-                    let got = pair.a.send_cq.poll(&mut out).unwrap();
+                    let cq = &pair.a.send_cq;
+                    let got = if wait {
+                        poll_or_sleep(cq, &mut out, Duration::from_millis(1))
+                    } else {
+                        cq.poll(&mut out).unwrap()
+                    };
                     mine.extend(out[..got].iter().map(|done| (done.wr_id, done.status)));
-                    if got == 0 && wait {
-                        pair.a.send_cq.wait(Some(Duration::from_millis(1)));
-                    }
                 };
                 for i in 0..EACH {
                     let op = SendOp::FetchAdd {

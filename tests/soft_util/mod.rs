@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rdma_mr::backend::soft::{CompletionQueue, Nic, ProtectionDomain, QueuePair};
 use rdma_mr::registration::{Deregister, Registrar};
 use rdma_mr::work::{
-    CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr,
-    Sge, WcStatus, WorkCompletion,
+    CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr,
+    SendFlags, SendOp, SendWr, Sge, WcStatus, WorkCompletion,
 };
 use rdma_mr::{Access, Error};
 
@@ -307,18 +307,35 @@ pub fn take(nic: &Nic, cq: &CompletionQueue, count: usize) -> Vec<WorkCompletion
     let mut out = [WorkCompletion::EMPTY; 4];
     while taken.len() < count {
         let room = out.len().min(count - taken.len());
-        let got = cq.poll(&mut out[..room]).unwrap();
+        let got = if nic.is_stepped() {
+            cq.poll(&mut out[..room]).unwrap()
+        } else {
+            poll_or_sleep(cq, &mut out[..room], Duration::from_millis(100))
+        };
         taken.extend_from_slice(&out[..got]);
         if got == 0 {
             if nic.is_stepped() {
                 assert!(nic.step(), "idle with {} of {count}", taken.len());
-            } else {
-                cq.wait(Some(Duration::from_millis(100)));
             }
             assert!(Instant::now() < deadline, "{} of {count}", taken.len());
         }
     }
     taken
+}
+
+/// Polls; if there is nothing sleeps until there may be, or the time is over, and polls again.
+pub fn poll_or_sleep(cq: &CompletionQueue, out: &mut [WorkCompletion], limit: Duration) -> usize {
+    for armed in [false, true] {
+        if armed {
+            cq.req_notify(false).unwrap();
+        }
+        let got = cq.poll(out).unwrap();
+        if got > 0 {
+            return got;
+        }
+    }
+    cq.wait_event(Some(limit)).unwrap();
+    cq.poll(out).unwrap()
 }
 
 /// Everything that a queue holds now.

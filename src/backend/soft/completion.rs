@@ -8,7 +8,7 @@ use super::engine::Step;
 use super::fault::VENDOR_INJECTED;
 use super::message::Failure;
 use super::nic::Core;
-use super::ring::{Credit, SendHeader};
+use super::ring::SendHeader;
 use crate::sync::Ordering;
 use crate::work::{SendFlags, SendOp, WcOpcode, WcStatus, WorkCompletion};
 
@@ -84,7 +84,11 @@ pub(super) fn finish(
             qp_num: qp.num,
             vendor_err,
         };
-        complete(core, &qp.send_cq, qp.send.credit(), completion, freed);
+        complete(
+            core,
+            &qp.send_cq,
+            Entry::new(completion, qp.send.credit(), freed),
+        );
     }
     Step::Done
 }
@@ -108,7 +112,9 @@ fn receive_done(core: &Core, qp: &QpInner, wr: &SendHeader, status: WcStatus, le
         qp_num: qp.num,
         vendor_err: 0,
     };
-    complete(core, &qp.recv_cq, qp.recv.credit(), completion, freed);
+    let mut entry = Entry::new(completion, qp.recv.credit(), freed);
+    entry.solicited |= wr.flags.contains(SendFlags::SOLICITED);
+    complete(core, &qp.recv_cq, entry);
 }
 
 /// One work request of a queue pair in ERR: sends first, each queue in order.
@@ -124,28 +130,25 @@ pub(super) fn flush_one(core: &Core, qp: &QpInner) -> Step {
     };
     if let Some((wr, freed)) = qp.send.pop() {
         let completion = flushed(wr.wr_id, opcode(&wr.op));
-        complete(core, &qp.send_cq, qp.send.credit(), completion, freed);
+        complete(
+            core,
+            &qp.send_cq,
+            Entry::new(completion, qp.send.credit(), freed),
+        );
     } else if let Some((wr, freed)) = qp.recv.pop() {
         let completion = flushed(wr.wr_id, WcOpcode::Recv);
-        complete(core, &qp.recv_cq, qp.recv.credit(), completion, freed);
+        complete(
+            core,
+            &qp.recv_cq,
+            Entry::new(completion, qp.recv.credit(), freed),
+        );
     } else {
         return Step::Idle;
     }
     Step::Done
 }
 
-fn complete(
-    core: &Core,
-    cq: &Arc<CqInner>,
-    credit: &Arc<Credit>,
-    completion: WorkCompletion,
-    freed: u64,
-) {
-    let entry = Entry {
-        completion,
-        credit: credit.clone(),
-        freed,
-    };
+fn complete(core: &Core, cq: &Arc<CqInner>, entry: Entry) {
     if cq.push(entry).is_err() {
         core.overrun(cq);
     }

@@ -5,18 +5,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::channel::{Channel, Events};
 use super::lock;
 use super::nic::Alive;
 use super::ring::Credit;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::work::{self, WorkCompletion};
 use crate::{Error, Result};
-#[cfg(not(loom))]
-use {
-    crate::sync::Condvar,
-    std::time::{Duration, Instant},
-};
 
 /// The most completions that a queue may be asked to hold.
 pub(super) const MAX_CAPACITY: u32 = 1 << 22;
@@ -29,7 +26,7 @@ const OVERRUN: u64 = 1 << 63;
 ///
 /// It holds what it was created for. A completion that finds it full is lost, all queue pairs that
 /// feed it go to `ERR`, nothing enters it any more, and [`poll`](work::CompletionQueue::poll) says so
-/// after it has handed out the rest (rule R15).
+/// after it has handed out the rest (rule R15). That makes an event, whether it was asked for or not.
 #[derive(Clone)]
 pub struct CompletionQueue {
     shared: Arc<Shared>,
@@ -56,24 +53,36 @@ pub(super) struct CqInner {
     queue: Mutex<Queue>,
     /// How many completions wait, and OVERRUN, so that polling an empty queue takes no lock.
     level: AtomicU64,
-    #[cfg(not(loom))]
-    arrived: Condvar,
+    channel: Channel,
 }
 
 struct Queue {
     entries: VecDeque<Entry>,
     capacity: usize,
     overrun: bool,
-    /// Threads in `wait`.
-    waiting: usize,
+    events: Events,
 }
 
 /// A completion, and what polling it gives back.
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) completion: WorkCompletion,
     pub(super) credit: Arc<Credit>,
     /// Work requests of that queue that are over with this completion, counted from its creation.
     pub(super) freed: u64,
+    /// It makes an event for who waits for solicited ones.
+    pub(super) solicited: bool,
+}
+
+impl Entry {
+    pub(super) fn new(completion: WorkCompletion, credit: &Arc<Credit>, freed: u64) -> Self {
+        Entry {
+            completion,
+            credit: credit.clone(),
+            freed,
+            solicited: !completion.status.is_success(),
+        }
+    }
 }
 
 /// A completion was lost.
@@ -81,33 +90,35 @@ pub(super) struct Entry {
 pub(super) struct Overrun;
 
 impl CqInner {
-    fn new(capacity: u32) -> Self {
+    fn new(capacity: u32, channel: Channel) -> Self {
         CqInner {
             queue: Mutex::new(Queue {
                 entries: VecDeque::with_capacity(capacity as usize),
                 capacity: capacity as usize,
                 overrun: false,
-                waiting: 0,
+                events: Events::new(),
             }),
             level: AtomicU64::new(0),
-            #[cfg(not(loom))]
-            arrived: Condvar::new(),
+            channel,
         }
     }
 
     /// Adds a completion, or loses it.
     pub(super) fn push(&self, entry: Entry) -> std::result::Result<(), Overrun> {
         let mut queue = lock(&self.queue);
-        if queue.entries.len() == queue.capacity {
-            queue.overrun = true;
-        }
-        if !queue.overrun {
+        let broken = queue.overrun;
+        queue.overrun |= queue.entries.len() == queue.capacity;
+        let event = if queue.overrun {
+            // Whoever sleeps is to learn of it.
+            !broken
+        } else {
+            let wanted = queue.events.wants(entry.solicited);
             queue.entries.push_back(entry);
-        }
+            wanted
+        };
         self.publish(&queue);
-        #[cfg(not(loom))]
-        if queue.waiting > 0 {
-            self.arrived.notify_all();
+        if event {
+            self.channel.make(&mut queue.events);
         }
         if queue.overrun { Err(Overrun) } else { Ok(()) }
     }
@@ -151,7 +162,7 @@ impl CqInner {
 }
 
 impl CompletionQueue {
-    pub(super) fn create(alive: &Arc<Alive>, capacity: u32) -> Result<Self> {
+    pub(super) fn create(alive: &Arc<Alive>, capacity: u32, channel: Channel) -> Result<Self> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(Error::Provider {
                 call: "soft create_cq",
@@ -165,7 +176,7 @@ impl CompletionQueue {
         alive.core.completion_queues.fetch_add(1, Ordering::Relaxed);
         Ok(CompletionQueue {
             shared: Arc::new(Shared {
-                inner: Arc::new(CqInner::new(capacity)),
+                inner: Arc::new(CqInner::new(capacity, channel)),
                 alive: alive.clone(),
             }),
         })
@@ -183,43 +194,6 @@ impl CompletionQueue {
     #[must_use]
     pub fn capacity(&self) -> u32 {
         lock(&self.shared.inner.queue).capacity as u32
-    }
-
-    /// Blocks until [`poll`](work::CompletionQueue::poll) has something to say, a completion or the
-    /// overrun, or until the timeout has passed; says whether it has. It stands in for a completion
-    /// channel (`ibv_req_notify_cq` and `ibv_get_cq_event`) and can't miss a completion. With a
-    /// stepped NIC somebody else has to step meanwhile. Another thread may poll first.
-    #[cfg(not(loom))]
-    pub fn wait(&self, timeout: Option<Duration>) -> bool {
-        let inner = &self.shared.inner;
-        // A timeout that the clock can't express is none.
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut queue = lock(&inner.queue);
-        queue.waiting += 1;
-        let ready = loop {
-            if queue.overrun || !queue.entries.is_empty() {
-                break true;
-            }
-            queue = match deadline {
-                None => inner
-                    .arrived
-                    .wait(queue)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break false;
-                    }
-                    inner
-                        .arrived
-                        .wait_timeout(queue, left)
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .0
-                }
-            };
-        };
-        queue.waiting -= 1;
-        ready
     }
 }
 
@@ -247,24 +221,67 @@ unsafe impl work::CompletionQueue for CompletionQueue {
     }
 }
 
+/// Every queue can be slept on; with a descriptor one that
+/// [`Nic::create_cq_with_channel`](super::Nic::create_cq_with_channel) made. None of these fails.
+impl work::CompletionEvents for CompletionQueue {
+    fn req_notify(&self, solicited_only: bool) -> Result<()> {
+        lock(&self.shared.inner.queue).events.arm(solicited_only);
+        Ok(())
+    }
+
+    fn take_events(&self) -> Result<u32> {
+        let inner = &self.shared.inner;
+        Ok(inner.channel.take(&mut lock(&inner.queue).events))
+    }
+
+    /// As the trait says. With a stepped NIC somebody else has to step meanwhile. Of several threads
+    /// that sleep, one gets the event.
+    #[cfg(not(loom))]
+    fn wait_event(&self, timeout: Option<Duration>) -> Result<bool> {
+        use std::time::Instant;
+        let inner = &self.shared.inner;
+        // A timeout that the clock can't express is none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut queue = lock(&inner.queue);
+        let mut slept = true;
+        loop {
+            if inner.channel.take(&mut queue.events) > 0 {
+                return Ok(true);
+            }
+            if !slept {
+                return Ok(false);
+            }
+            (queue, slept) = inner.channel.wait(queue, deadline);
+        }
+    }
+
+    /// Nothing sleeps under loom: it returns early.
+    #[cfg(loom)]
+    fn wait_event(&self, _: Option<Duration>) -> Result<bool> {
+        Ok(self.take_events()? > 0)
+    }
+
+    #[cfg(unix)]
+    fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.shared.inner.channel.fd()
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     fn entry(wr_id: u64, credit: &Arc<Credit>) -> Entry {
-        Entry {
-            completion: WorkCompletion {
-                wr_id,
-                ..WorkCompletion::EMPTY
-            },
-            credit: credit.clone(),
-            freed: wr_id,
-        }
+        let completion = WorkCompletion {
+            wr_id,
+            ..WorkCompletion::EMPTY
+        };
+        Entry::new(completion, credit, wr_id)
     }
 
     #[test]
     fn overrun_hands_out_the_rest_first() {
-        let cq = CqInner::new(2);
+        let cq = CqInner::new(2, Channel::new());
         let credit = Arc::new(Credit::new());
         assert_eq!(cq.push(entry(1, &credit)), Ok(()));
         assert_eq!(cq.push(entry(2, &credit)), Ok(()));
@@ -284,7 +301,7 @@ mod tests {
 
     #[test]
     fn polling_gives_room_back() {
-        let cq = CqInner::new(4);
+        let cq = CqInner::new(4, Channel::new());
         let credit = Arc::new(Credit::new());
         cq.push(entry(3, &credit)).unwrap();
         assert_eq!(credit.freed(), 0);

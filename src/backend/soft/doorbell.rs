@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::sync::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use {
-    super::lock,
+    super::{lock, sleep},
     crate::sync::{Condvar, Mutex, spin_loop, thread},
     std::time::Instant,
 };
@@ -132,22 +132,11 @@ impl Doorbell {
         }
         // Ordering: Relaxed: `wake` clears the bit under the lock that is held here.
         while self.word.load(Ordering::Relaxed) & SLEEPING != 0 {
-            bed = match deadline {
-                None => self
-                    .alarm
-                    .wait(bed)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break;
-                    }
-                    self.alarm
-                        .wait_timeout(bed, left)
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .0
-                }
-            };
+            let slept;
+            (bed, slept) = sleep(&self.alarm, bed, deadline);
+            if !slept {
+                break;
+            }
         }
         // Ordering: Relaxed: as above; here after a timeout.
         self.word.fetch_and(!SLEEPING, Ordering::Relaxed);

@@ -20,6 +20,8 @@
 //!   unsignalled ones too. A remote error moves the peer as well.
 //! - Retries of a peer that is gone are not waited for: the work request fails with
 //!   [`RetryExcErr`](crate::work::WcStatus::RetryExcErr) as soon as it is its turn.
+//! - Completion queues make [events](crate::work::CompletionEvents), with a descriptor for `epoll` on
+//!   request.
 //! - [`modify_to_error`](QueuePair::modify_to_error) returns while a message may still be landing.
 //!   Deregistration and destruction wait for the packet under way, and only for that.
 //!
@@ -38,8 +40,8 @@
 //! use rdma_mr::backend::soft::{Nic, QueuePair};
 //! use rdma_mr::registration::{Deregister, Registrar};
 //! use rdma_mr::work::{
-//!     CompletionQueue as _, QpCaps, QueuePair as _, RemoteAddr, SendFlags, SendOp, SendWr, Sge,
-//!     WcStatus, WorkCompletion,
+//!     CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, RemoteAddr, SendFlags,
+//!     SendOp, SendWr, Sge, WcStatus, WorkCompletion,
 //! };
 //! use std::ptr::NonNull;
 //!
@@ -69,8 +71,13 @@
 //! unsafe { a.post_send(&wr) }?;
 //!
 //! let mut done = [WorkCompletion::EMPTY];
-//! while cq.poll(&mut done)? == 0 {
-//!     cq.wait(None);
+//! loop {
+//!     // What completes after this makes an event; what came before is polled.
+//!     cq.req_notify(false)?;
+//!     if cq.poll(&mut done)? > 0 {
+//!         break;
+//!     }
+//!     cq.wait_event(None)?;
 //! }
 //! assert_eq!((done[0].wr_id, done[0].status), (1, WcStatus::Success));
 //! mr.handle.deregister()?;
@@ -78,6 +85,7 @@
 //! # }
 //! ```
 
+mod channel;
 mod completion;
 mod config;
 mod context;
@@ -120,4 +128,27 @@ fn lock<T>(mutex: &crate::sync::Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Sleeps until the condition is signalled; `false` if that was not tried, since the deadline has
+/// passed. May return early.
+#[cfg(not(loom))]
+fn sleep<'a, T>(
+    signal: &crate::sync::Condvar,
+    guard: crate::sync::MutexGuard<'a, T>,
+    deadline: Option<std::time::Instant>,
+) -> (crate::sync::MutexGuard<'a, T>, bool) {
+    use std::sync::PoisonError;
+    let Some(deadline) = deadline else {
+        let guard = signal.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        return (guard, true);
+    };
+    let left = deadline.saturating_duration_since(std::time::Instant::now());
+    if left.is_zero() {
+        return (guard, false);
+    }
+    let (guard, _) = signal
+        .wait_timeout(guard, left)
+        .unwrap_or_else(PoisonError::into_inner);
+    (guard, true)
 }

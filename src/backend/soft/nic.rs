@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::channel::Channel;
 use super::config::Config;
 use super::context::QpInner;
 use super::cq::CqInner;
@@ -304,7 +305,22 @@ impl Nic {
     /// # Errors
     /// [`Error::Provider`](crate::Error::Provider) for a capacity of 0 or more than 4,194,304.
     pub fn create_cq(&self, capacity: u32) -> Result<CompletionQueue> {
-        CompletionQueue::create(&self.alive, capacity)
+        CompletionQueue::create(&self.alive, capacity, Channel::new())
+    }
+
+    /// The same with a completion channel of its own (`ibv_create_comp_channel`): a descriptor for
+    /// `epoll`, which [`fd`](crate::work::CompletionEvents::fd) gives. A queue without one makes
+    /// events as well, to sleep on in [`wait_event`](crate::work::CompletionEvents::wait_event).
+    ///
+    /// # Errors
+    /// As [`create_cq`](Self::create_cq); also if the process has no descriptor left.
+    #[cfg(unix)]
+    pub fn create_cq_with_channel(&self, capacity: u32) -> Result<CompletionQueue> {
+        let channel = Channel::with_descriptor().map_err(|source| crate::Error::Provider {
+            call: "soft create_comp_channel",
+            source,
+        })?;
+        CompletionQueue::create(&self.alive, capacity, channel)
     }
 
     /// Carries out one unit of work of a stepped NIC: one work request of one queue pair, the flush
