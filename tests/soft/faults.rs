@@ -123,3 +123,120 @@ fn dereg_3_a_dropped_handle_leaks() {
     assert_eq!(pair.nic.stats().registrations, 2);
     std::mem::forget(to);
 }
+
+#[test]
+fn a_lost_completion_is_lost_and_its_room_comes_back_with_a_later_one() {
+    // The receive's, which comes first, or the sender's.
+    for (nth, mine) in [(1, false), (2, true)] {
+        let nic = Nic::builder().stepped().build();
+        let pair = Pair::on(&nic, caps(2, 2));
+        let (a, b) = (&pair.a, &pair.b);
+        let (cq, other) = if mine {
+            (&a.send_cq, &b.recv_cq)
+        } else {
+            (&b.recv_cq, &a.send_cq)
+        };
+        cq.req_notify(false).unwrap();
+        nic.inject(Fault::CompletionLost, When::Nth(nth));
+        for id in 0..2 {
+            b.recv(id, &[]);
+            a.post(id, SEND, &[]);
+        }
+        assert!(nic.step());
+        assert_eq!((drain(cq).len(), drain(other).len()), (0, 1));
+        assert_eq!(cq.take_events().unwrap(), 0, "nor does it make an event");
+        assert_eq!((a.qp.state(), b.qp.state()), (QpState::Rts, QpState::Rts));
+        let full = if mine {
+            a.try_post(2, SEND, &[], SIGNALED)
+        } else {
+            b.try_recv(2, &[])
+        };
+        assert!(matches!(full, Err(Error::QueueFull { capacity: 2 })));
+        assert!(nic.step());
+        assert_eq!(statuses(&drain(cq)), [(1, WcStatus::Success)]);
+        assert_eq!(cq.take_events().unwrap(), 1);
+        assert_eq!(drain(other).len(), 1);
+        for id in 2..4 {
+            b.recv(id, &[]);
+            a.post(id, SEND, &[]);
+        }
+        assert_eq!(nic.run_until_idle(), 2);
+        assert_eq!(nic.stats().messages, 4);
+    }
+}
+
+#[test]
+fn a_lost_flush_is_lost_too() {
+    let pair = Pair::stepped();
+    for id in 0..3 {
+        pair.a.recv(id, &[]);
+    }
+    pair.nic.inject(Fault::CompletionLost, When::Nth(3));
+    pair.a.qp.modify_to_error();
+    pair.nic.run_until_idle();
+    let flushed = WcStatus::WrFlushErr;
+    let done = drain(&pair.a.recv_cq);
+    assert_eq!(statuses(&done), [(0, flushed), (1, flushed)]);
+}
+
+#[test]
+fn a_duplicated_completion_comes_twice_and_gives_room_once() {
+    let nic = Nic::builder().stepped().build();
+    let pair = Pair::on(&nic, caps(2, 1));
+    // SAFETY: FAULT-1: the numbers are compared and nothing else.
+    let distrust = unsafe { Distrust::new() };
+    nic.inject(Fault::CompletionDuplicated(distrust), When::Nth(2));
+    pair.a.send_cq.req_notify(false).unwrap();
+    for id in 0..2 {
+        pair.a.post(id, NOTHING, &[]);
+    }
+    nic.run_until_idle();
+    assert_eq!(pair.a.send_cq.take_events().unwrap(), 1);
+    let ok = WcStatus::Success;
+    let done = drain(&pair.a.send_cq);
+    assert_eq!(statuses(&done), [(0, ok), (1, ok), (1, ok)]);
+    for id in 2..4 {
+        pair.a.post(id, NOTHING, &[]);
+    }
+    let third = pair.a.try_post(4, NOTHING, &[], SIGNALED);
+    assert!(matches!(third, Err(Error::QueueFull { capacity: 2 })));
+    assert_eq!(pair.take(&pair.a.send_cq, 2).len(), 2);
+    pair.assert_silent();
+}
+
+#[test]
+fn r15_a_duplicate_takes_room_in_the_completion_queue() {
+    let nic = Nic::builder().stepped().build();
+    let pd = nic.alloc_pd();
+    let cq = nic.create_cq(1).unwrap();
+    let qp = pd.create_qp(&cq, &cq, QpCaps::default()).unwrap();
+    qp.connect(qp.qp_num()).unwrap();
+    // SAFETY: FAULT-1: as above.
+    let distrust = unsafe { Distrust::new() };
+    nic.inject(Fault::CompletionDuplicated(distrust), When::Nth(1));
+    post(&qp, 1, NOTHING, &[], SIGNALED).unwrap();
+    nic.run_until_idle();
+    assert_eq!(qp.state(), QpState::Err);
+    let mut out = [WorkCompletion::EMPTY; 2];
+    assert_eq!(cq.poll(&mut out).unwrap(), 1);
+    assert!(cq.poll(&mut out).is_err());
+}
+
+#[test]
+fn a_refused_destruction_gives_the_queue_pair_back() {
+    let Pair { a, b, nic } = Pair::stepped();
+    nic.inject(Fault::Destroy, When::Nth(2));
+    let spare = End::new(&nic, QpCaps::default());
+    spare.qp.destroy().unwrap();
+    a.post(1, SEND, &[]);
+    let (qp, error) = a.qp.destroy().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+    assert_eq!((qp.state(), nic.stats().queue_pairs), (QpState::Rts, 2));
+    b.recv(2, &[]);
+    assert_eq!(take(&nic, &a.send_cq, 1)[0].status, WcStatus::Success);
+    // Refusals are for those who ask: a drop is the end.
+    nic.inject(Fault::Destroy, When::Probability(1.0));
+    let (qp, _) = qp.destroy().unwrap_err();
+    drop(qp);
+    assert_eq!(nic.stats().queue_pairs, 1);
+}

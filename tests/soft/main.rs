@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdma_mr::backend::soft::{
-    CompletionQueue, Fault, MTU, Nic, ProtectionDomain, QpState, QueuePair, VENDOR_INJECTED, When,
+    CompletionQueue, Distrust, Fault, MTU, Nic, ProtectionDomain, QpState, QueuePair,
+    VENDOR_INJECTED, When,
 };
 use rdma_mr::registration::Registrar;
 use rdma_mr::work::{

@@ -148,8 +148,18 @@ pub(super) fn flush_one(core: &Core, qp: &QpInner) -> Step {
     Step::Done
 }
 
+/// Delivers a completion, as often as the faults say.
 fn complete(core: &Core, cq: &Arc<CqInner>, entry: Entry) {
-    if cq.push(entry).is_err() {
-        core.overrun(cq);
+    let deliver = |entry| {
+        if cq.push(entry).is_err() {
+            core.overrun(cq);
+        }
+    };
+    let times = core.faults.deliveries();
+    for _ in 1..times {
+        deliver(entry.clone());
+    }
+    if times > 0 {
+        deliver(entry);
     }
 }

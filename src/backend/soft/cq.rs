@@ -208,9 +208,10 @@ impl fmt::Debug for CompletionQueue {
     }
 }
 
-// SAFETY: CQ-1: the engine pushes an entry once, after the last copy of its work request (a flushed
-// one has none); `poll` takes it out under the lock. CQ-2: the push and the poll lock the same mutex,
-// so what the NIC wrote before is visible after.
+// SAFETY: CQ-1: the engine pushes an entry once (or twice, FAULT-1: nobody relies on it then),
+// after the last copy of its work request (a flushed one has none); `poll` takes it out under the
+// lock. CQ-2: the push and the poll lock the same mutex, so what the NIC wrote before is visible
+// after.
 unsafe impl work::CompletionQueue for CompletionQueue {
     fn poll(&self, out: &mut [WorkCompletion]) -> Result<usize> {
         self.shared.inner.poll(out)

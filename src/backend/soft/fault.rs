@@ -20,6 +20,47 @@ pub enum Fault {
     Register,
     /// A deregistration is refused (`EBUSY`); the registration stays in force.
     Deregister,
+    /// The [`destroy`](crate::work::QueuePair::destroy) of a queue pair is refused (`EBUSY`); it comes
+    /// back as it was. Dropping it ends it.
+    Destroy,
+    /// A completion is never delivered, of a send or a receive, whatever its status; counted are those
+    /// that would be. To the NIC the work request is over; its room in the queue comes back with a
+    /// later completion of the same queue. No provider should do this, and none should be trusted not
+    /// to: nothing may be released that the lost one alone would have released (rule R11).
+    CompletionLost,
+    /// A completion is delivered twice in a row, counted as for
+    /// [`CompletionLost`](Self::CompletionLost); the second takes room in the completion queue, too,
+    /// and may overrun it. For tests of code that does not trust its provider, as
+    /// [`Endpoint`](crate::op::Endpoint) does not; asking for it is `unsafe`, see [`Distrust`].
+    CompletionDuplicated(Distrust),
+}
+
+/// The promise that [`Fault::CompletionDuplicated`] needs: with it a NIC breaks what
+/// [`CompletionQueue`](crate::work::CompletionQueue) says of every completion, and unsafe code may
+/// rely on that.
+///
+/// ```
+/// use rdma_mr::backend::soft::{Distrust, Fault, Nic, When};
+///
+/// let nic = Nic::new();
+/// // SAFETY: FAULT-1: nobody polls this NIC.
+/// let distrust = unsafe { Distrust::new() };
+/// nic.inject(Fault::CompletionDuplicated(distrust), When::Nth(1));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Distrust(());
+
+impl Distrust {
+    /// Makes the promise.
+    ///
+    /// # Safety
+    /// - **FAULT-1**: whoever polls completions of a NIC that this is injected into does not rely on
+    ///   getting each one once (CQ-1, QP-3, SRQ-2): none of their `wr_id`s is turned back with
+    ///   [`Hold::from_wr_id`](crate::op::Hold::from_wr_id), for example.
+    #[must_use]
+    pub const unsafe fn new() -> Self {
+        Distrust(())
+    }
 }
 
 /// When it is to fail.
@@ -44,12 +85,14 @@ struct Inner {
     list: Vec<(Fault, When)>,
 }
 
-/// The three occasions at which faults are looked up.
+/// The occasions at which faults are looked up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Occasion {
     Completion,
     Register,
     Deregister,
+    Destroy,
+    Delivery,
 }
 
 impl Fault {
@@ -58,6 +101,8 @@ impl Fault {
             Fault::Completion(_) => Occasion::Completion,
             Fault::Register => Occasion::Register,
             Fault::Deregister => Occasion::Deregister,
+            Fault::Destroy => Occasion::Destroy,
+            Fault::CompletionLost | Fault::CompletionDuplicated(_) => Occasion::Delivery,
         }
     }
 }
@@ -108,6 +153,20 @@ impl Faults {
     /// Whether the deregistration at hand is to fail.
     pub(super) fn deregister(&self) -> bool {
         self.strike(Occasion::Deregister).is_some()
+    }
+
+    /// Whether the destruction at hand is to fail.
+    pub(super) fn destroy(&self) -> bool {
+        self.strike(Occasion::Destroy).is_some()
+    }
+
+    /// How often the completion at hand is to be delivered.
+    pub(super) fn deliveries(&self) -> usize {
+        match self.strike(Occasion::Delivery) {
+            Some(Fault::CompletionLost) => 0,
+            Some(Fault::CompletionDuplicated(_)) => 2,
+            _ => 1,
+        }
     }
 
     fn publish(&self, inner: &Inner) {

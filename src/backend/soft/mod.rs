@@ -110,7 +110,7 @@ mod transfer;
 pub use crate::work::QpState;
 pub use config::{NicBuilder, Stats};
 pub use cq::CompletionQueue;
-pub use fault::{Fault, VENDOR_INJECTED, When};
+pub use fault::{Distrust, Fault, VENDOR_INJECTED, When};
 pub use nic::Nic;
 pub use pd::ProtectionDomain;
 pub use qp::QueuePair;

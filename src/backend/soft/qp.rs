@@ -206,11 +206,11 @@ fn check_caps(caps: QpCaps) -> io::Result<()> {
 }
 
 // SAFETY: QP-1: the engine pushes the completion after the last copy, and an inline request is
-// copied during the post. QP-2: every check comes before the ring's `post`, whose own failure leaves
-// it as it was. QP-3: a request leaves the ring in one place, `WorkQueue::pop`, with at most one
-// completion. QP-5: only the head of a ring is ever carried out or flushed, and it is popped before
-// the next one is looked at. QP-4: `QpInner::end`, which `drop` calls. QP-6: `create` refuses the
-// queues of another NIC, and the NIC gives each number once.
+// copied during the post. QP-2: every check comes before the ring's `post`, whose own failure
+// leaves it as it was. QP-3: a request leaves the ring in one place, `WorkQueue::pop`, with at most
+// one completion (FAULT-1 as in `cq`). QP-5: only the head of a ring is ever carried out or
+// flushed, and it is popped before the next one is looked at. QP-4: `QpInner::end`, which `drop`
+// calls. QP-6: `create` refuses the queues of another NIC, and the NIC gives each number once.
 unsafe impl work::QueuePair for QueuePair {
     type Cq = CompletionQueue;
 
@@ -268,9 +268,13 @@ unsafe impl work::QueuePair for QueuePair {
         Ok(())
     }
 
-    /// Waits for the packet that the NIC is copying for this queue pair, if there is one. Never
-    /// fails.
+    /// Waits for the packet that the NIC is copying for this queue pair, if there is one. Fails only
+    /// by [`Fault::Destroy`](super::Fault::Destroy).
     fn destroy(self) -> Result<(), (Self, io::Error)> {
+        if self.alive.core.faults.destroy() {
+            let refused = "injected fault: the destruction is refused, the queue pair stays";
+            return Err((self, io::Error::new(io::ErrorKind::ResourceBusy, refused)));
+        }
         drop(self);
         Ok(())
     }
