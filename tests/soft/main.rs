@@ -13,6 +13,7 @@ mod receives;
 mod refusals;
 #[path = "../soft_util/mod.rs"]
 mod soft_util;
+mod srq;
 
 use std::io::ErrorKind;
 use std::ptr::NonNull;
@@ -21,12 +22,12 @@ use std::time::{Duration, Instant};
 
 use rdma_mr::backend::soft::{
     CompletionQueue, Distrust, Fault, MTU, Nic, ProtectionDomain, QpState, QueuePair,
-    VENDOR_INJECTED, When,
+    SharedRecvQueue, VENDOR_INJECTED, When,
 };
 use rdma_mr::registration::Registrar;
 use rdma_mr::work::{
-    CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, RemoteAddr, SendFlags,
-    SendOp, Sge, WcOpcode, WcStatus, WorkCompletion,
+    CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr,
+    SendFlags, SendOp, Sge, SharedRecvQueue as _, WcOpcode, WcStatus, WorkCompletion,
 };
 use rdma_mr::{Access, Error};
 use soft_util::*;

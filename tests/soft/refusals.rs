@@ -234,3 +234,21 @@ fn queues_that_can_not_be_made() {
     }
     assert_eq!(nic.stats().queue_pairs, 0);
 }
+
+#[test]
+fn shared_receive_queues_that_are_refused() {
+    let nic = Nic::new();
+    let (pd, cq) = (nic.alloc_pd(), nic.create_cq(4).unwrap());
+    for (capacity, max_sge) in [(0, 1), ((1 << 14) + 1, 1), (1, 17)] {
+        let refused = pd.create_srq(capacity, max_sge);
+        let Err(Error::Provider { call, source }) = refused else {
+            panic!("{refused:?}");
+        };
+        let expected = ("soft create_srq", ErrorKind::InvalidInput);
+        assert_eq!((call, source.kind()), expected);
+    }
+    let elsewhere = Nic::new().alloc_pd().create_srq(4, 1).unwrap();
+    let refused = pd.create_qp_with_srq(&cq, &cq, &elsewhere, QpCaps::default());
+    assert!(matches!(refused, Err(Error::Provider { .. })));
+    assert!(elsewhere.destroy().is_ok(), "nobody has joined it");
+}

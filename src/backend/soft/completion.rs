@@ -50,7 +50,12 @@ pub(super) fn finish(
                 status,
                 WcStatus::RemAccessErr | WcStatus::RemInvReqErr | WcStatus::RemOpErr
             );
-            (status, None, remote, VENDOR_INJECTED)
+            // A receive of its own is flushed like the rest; a shared one is this message's.
+            let taken = remote
+                && matches!(wr.op, SendOp::Send { .. })
+                && responder.is_some_and(|qp| qp.srq.is_some());
+            let receive = taken.then_some(WcStatus::WrFlushErr);
+            (status, receive, remote, VENDOR_INJECTED)
         }
         Err(Failure::Gone) => return Step::Done,
     };
@@ -93,9 +98,14 @@ pub(super) fn finish(
     Step::Done
 }
 
-/// Completes the receive at the head of the responder's queue.
+/// Completes the receive at the head of the queue that the responder takes from.
 fn receive_done(core: &Core, qp: &QpInner, wr: &SendHeader, status: WcStatus, length: u32) {
-    let Some((recv, freed)) = qp.recv.pop() else {
+    let receive = match &qp.srq {
+        None => qp.recv.pop(),
+        // Nothing is left for `poll` to give back: its own queue is of no capacity.
+        Some(srq) => srq.take().map(|receive| (receive, 0)),
+    };
+    let Some((recv, freed)) = receive else {
         return;
     };
     let (opcode, imm) = match wr.op {

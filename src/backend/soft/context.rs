@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::cq::CqInner;
 use super::ring::{RecvHeader, SendHeader, WorkQueue};
+use super::srq::SrqInner;
 use super::state::AtomicState;
 use super::{QpState, lock};
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -26,7 +27,9 @@ pub(super) struct QpInner {
     /// 1 from the begin of the destruction on.
     destroyed: AtomicU64,
     pub(super) send: WorkQueue<SendHeader>,
+    /// Its own; of no capacity if it has a shared one.
     pub(super) recv: WorkQueue<RecvHeader>,
+    pub(super) srq: Option<Arc<SrqInner>>,
     pub(super) send_cq: Arc<CqInner>,
     pub(super) recv_cq: Arc<CqInner>,
     /// Held by the NIC while it works on this queue pair, as requester or responder.
@@ -51,6 +54,7 @@ impl QpInner {
         caps: QpCaps,
         (send_cq, recv_cq): (Arc<CqInner>, Arc<CqInner>),
         (send, recv): (WorkQueue<SendHeader>, WorkQueue<RecvHeader>),
+        srq: Option<Arc<SrqInner>>,
     ) -> Self {
         QpInner {
             num,
@@ -62,6 +66,7 @@ impl QpInner {
             destroyed: AtomicU64::new(0),
             send,
             recv,
+            srq,
             send_cq,
             recv_cq,
             working: Mutex::new(Rnr::default()),
@@ -94,6 +99,13 @@ impl QpInner {
         !self.is_destroyed()
             && matches!(self.state.get(), QpState::Rtr | QpState::Rts)
             && self.peer() == requester
+    }
+
+    /// The queue that messages to it take receives from, and the domain of the keys in these.
+    pub(super) fn receives(&self) -> (&WorkQueue<RecvHeader>, u64) {
+        self.srq
+            .as_ref()
+            .map_or((&self.recv, self.pd), |srq| (&srq.queue, srq.pd))
     }
 
     /// How many tries a missing receive is worth after the first; `None`: all of them.

@@ -113,7 +113,7 @@ impl Engine {
         if !responder.hears(qp.num) {
             return finish(core, qp, None, &wr, unreachable);
         }
-        if uses_receive(&wr.op) && responder.recv.peek(&mut self.recv).is_none() {
+        if uses_receive(&wr.op) && responder.receives().0.peek(&mut self.recv).is_none() {
             return self.not_ready(core, qp, &wr, rnr);
         }
         *rnr = Rnr::default();

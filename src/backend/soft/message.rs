@@ -52,7 +52,8 @@ impl Ends<'_> {
         };
         match wr.op {
             SendOp::Send { .. } => {
-                let mut to = Cursor::local(&recv.elements, self.responder.pd, Access::LOCAL_WRITE);
+                let (_, pd) = self.responder.receives();
+                let mut to = Cursor::local(&recv.elements, pd, Access::LOCAL_WRITE);
                 self.transfer(&mut source(), &mut to, length)
                     .map_err(|end| match end {
                         Broken::From(_) => Failure::Here(WcStatus::LocProtErr),

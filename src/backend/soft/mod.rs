@@ -20,8 +20,8 @@
 //!   unsignalled ones too. A remote error moves the peer as well.
 //! - Retries of a peer that is gone are not waited for: the work request fails with
 //!   [`RetryExcErr`](crate::work::WcStatus::RetryExcErr) as soon as it is its turn.
-//! - Completion queues make [events](crate::work::CompletionEvents), with a descriptor for `epoll` on
-//!   request.
+//! - Queue pairs may take their receives from a [shared queue](SharedRecvQueue), and completion queues
+//!   make [events](crate::work::CompletionEvents), with a descriptor for `epoll` on request.
 //! - [`modify_to_error`](QueuePair::modify_to_error) returns while a message may still be landing.
 //!   Deregistration and destruction wait for the packet under way, and only for that.
 //!
@@ -102,6 +102,7 @@ mod nic;
 mod pd;
 mod qp;
 mod ring;
+mod srq;
 mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -114,6 +115,7 @@ pub use fault::{Distrust, Fault, VENDOR_INJECTED, When};
 pub use nic::Nic;
 pub use pd::ProtectionDomain;
 pub use qp::QueuePair;
+pub use srq::SharedRecvQueue;
 
 /// Bytes in a packet: what the NIC moves at once. Between two packets it looks at whether the
 /// registrations and the queue pairs are still there.

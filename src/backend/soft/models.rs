@@ -12,7 +12,7 @@ use crate::Access;
 use crate::registration::{Registered, Registrar};
 use crate::work::{
     CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr,
-    SendFlags, SendOp, SendWr, Sge, WcStatus, WorkCompletion,
+    SendFlags, SendOp, SendWr, Sge, SharedRecvQueue as _, WcStatus, WorkCompletion,
 };
 
 fn model(test: impl Fn() + Sync + Send + 'static) {
@@ -181,6 +181,43 @@ fn qp_4_destroyed_as_requester_or_responder() {
             bytes.free();
         });
     }
+}
+
+#[test]
+fn srq_3_destroyed_while_its_last_queue_pair_goes() {
+    model(|| {
+        let nic = Nic::new();
+        let pd = nic.alloc_pd();
+        let cq = nic.create_cq(4).unwrap();
+        let srq = pd.create_srq(1, 1).unwrap();
+        let from = pd.create_qp(&cq, &cq, QpCaps::default()).unwrap();
+        let to = pd
+            .create_qp_with_srq(&cq, &cq, &srq, QpCaps::default())
+            .unwrap();
+        QueuePair::connect_pair(&from, &to).unwrap();
+        let bytes = Bytes::new(&*pd);
+        let wr = RecvWr {
+            wr_id: 2,
+            sge: &bytes.target(),
+        };
+        // SAFETY: POST-2: nobody touches the bytes before they are taken back.
+        unsafe { srq.post_recv(&wr) }.unwrap();
+        post(&from, SendOp::Send { imm: None }, &bytes.source());
+        let stepper = {
+            let nic = nic.clone();
+            thread::spawn(move || nic.run_until_idle())
+        };
+        let dropper = thread::spawn(move || drop(to));
+        let destroyed = srq.destroy().is_ok();
+        if destroyed {
+            bytes.take_back();
+        }
+        stepper.join().unwrap();
+        dropper.join().unwrap();
+        assert!(!destroyed || bytes.is_taken_back());
+        drop(from);
+        bytes.free();
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::memory::Mr;
 use super::nic::{Alive, Core};
-use super::{CompletionQueue, Nic, QueuePair};
+use super::{CompletionQueue, Nic, QueuePair, SharedRecvQueue};
 use crate::registration::{Deregister, Registered, Registrar};
 use crate::work::QpCaps;
 use crate::{Access, Error, Result};
@@ -40,7 +40,33 @@ impl ProtectionDomain {
         recv_cq: &CompletionQueue,
         caps: QpCaps,
     ) -> Result<QueuePair> {
-        QueuePair::create(&self.alive, self.id, send_cq, recv_cq, caps)
+        QueuePair::create(&self.alive, self.id, (send_cq, recv_cq), None, caps)
+    }
+
+    /// The same with a shared receive queue: its messages take receives from `srq`, and none can be
+    /// posted to it alone (`srq` of `struct ibv_qp_init_attr`). What `caps` says of receives counts
+    /// as 0.
+    ///
+    /// # Errors
+    /// As [`create_qp`](Self::create_qp); a shared queue of another NIC is one.
+    pub fn create_qp_with_srq(
+        &self,
+        send_cq: &CompletionQueue,
+        recv_cq: &CompletionQueue,
+        srq: &SharedRecvQueue,
+        caps: QpCaps,
+    ) -> Result<QueuePair> {
+        QueuePair::create(&self.alive, self.id, (send_cq, recv_cq), Some(srq), caps)
+    }
+
+    /// A shared receive queue for `capacity` receives of up to `max_sge` elements
+    /// (`ibv_create_srq`).
+    ///
+    /// # Errors
+    /// [`Error::Provider`] for a capacity of 0, or if it is more than the NIC takes (16,384 receives,
+    /// 16 elements).
+    pub fn create_srq(&self, capacity: u32, max_sge: u32) -> Result<SharedRecvQueue> {
+        SharedRecvQueue::create(&self.alive, self.id, capacity, max_sge)
     }
 
     /// The NIC that it belongs to.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::context::QpInner;
 use super::nic::Alive;
 use super::ring::{RecvHeader, SendHeader, WorkQueue};
-use super::{CompletionQueue, MAX_MESSAGE, QpState};
+use super::{CompletionQueue, MAX_MESSAGE, QpState, SharedRecvQueue};
 use crate::work::{self, QpCaps, RecvWr, SendFlags, SendWr, Sge};
 use crate::{Error, Result};
 
@@ -37,14 +37,21 @@ impl QueuePair {
     pub(super) fn create(
         alive: &Arc<Alive>,
         pd: u64,
-        send_cq: &CompletionQueue,
-        recv_cq: &CompletionQueue,
-        caps: QpCaps,
+        (send_cq, recv_cq): (&CompletionQueue, &CompletionQueue),
+        srq: Option<&SharedRecvQueue>,
+        mut caps: QpCaps,
     ) -> Result<Self> {
         let refuse = |source| Error::Provider {
             call: "soft create_qp",
             source,
         };
+        let invalid = |reason| refuse(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        if let Some(srq) = srq {
+            if !srq.belongs_to(alive) {
+                return Err(invalid("the shared receive queue belongs to another NIC"));
+            }
+            (caps.max_recv_wr, caps.max_recv_sge) = (0, 0);
+        }
         check_caps(caps).map_err(refuse)?;
         for cq in [send_cq, recv_cq] {
             let reason = if !cq.belongs_to(alive) {
@@ -54,16 +61,20 @@ impl QueuePair {
             } else {
                 continue;
             };
-            return Err(refuse(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+            return Err(invalid(reason));
         }
         alive.start().map_err(refuse)?;
+        let srq = srq.map(SharedRecvQueue::inner).cloned();
         let send = WorkQueue::new(caps.max_send_wr, caps.max_send_sge, caps.max_inline);
         let recv = WorkQueue::new(caps.max_recv_wr, caps.max_recv_sge, 0);
         let queues = (send, recv);
         let cqs = (send_cq.inner().clone(), recv_cq.inner().clone());
         let inner = alive
             .core
-            .add_qp(|num| QpInner::new(num, pd, caps, cqs, queues));
+            .add_qp(|num| QpInner::new(num, pd, caps, cqs, queues, srq.clone()));
+        if let Some(srq) = srq {
+            srq.join();
+        }
         Ok(QueuePair {
             inner,
             send_cq: send_cq.clone(),
@@ -171,7 +182,7 @@ impl QueuePair {
     }
 }
 
-fn check_elements(elements: &[Sge], max: u32) -> Result<u64> {
+pub(super) fn check_elements(elements: &[Sge], max: u32) -> Result<u64> {
     if elements.len() > max as usize {
         return Err(Error::TooManySge {
             given: elements.len(),
@@ -187,7 +198,7 @@ fn check_elements(elements: &[Sge], max: u32) -> Result<u64> {
     Ok(length)
 }
 
-fn check_caps(caps: QpCaps) -> io::Result<()> {
+pub(super) fn check_caps(caps: QpCaps) -> io::Result<()> {
     for (what, asked, most) in [
         ("max_send_wr", caps.max_send_wr, MOST.max_send_wr),
         ("max_recv_wr", caps.max_recv_wr, MOST.max_recv_wr),
@@ -235,6 +246,10 @@ unsafe impl work::QueuePair for QueuePair {
     }
 
     unsafe fn post_recv(&self, wr: &RecvWr<'_>) -> Result<()> {
+        if self.inner.srq.is_some() {
+            let reason = "the queue pair has a shared receive queue: post to the shared queue";
+            return Err(Error::InvalidWorkRequest { reason });
+        }
         let state = self.state();
         if state == QpState::Reset {
             return Err(QpInner::refuse(state, "receiving needs INIT or later"));
@@ -284,6 +299,9 @@ impl Drop for QueuePair {
     fn drop(&mut self) {
         self.alive.core.remove_qp(self.inner.num);
         self.inner.end();
+        if let Some(srq) = &self.inner.srq {
+            srq.leave();
+        }
         // A peer that waits for a receive here has waited for nothing.
         self.alive.core.bell.ring();
     }

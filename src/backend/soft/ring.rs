@@ -24,7 +24,7 @@ pub(super) struct RecvHeader {
 }
 
 /// How many work requests of a queue are over for its owner, counted from its creation: completed
-/// and polled, or before one that was.
+/// and polled, or before one that was; of a shared receive queue, taken by a message.
 pub(super) struct Credit(AtomicU64);
 
 impl Credit {
@@ -32,7 +32,8 @@ impl Credit {
         Credit(AtomicU64::new(0))
     }
 
-    /// Called by `poll`, under the lock of the completion queue, so it only grows.
+    /// Called by `poll`, under the lock of the completion queue (or by `SrqInner::take`, under the
+    /// engine's), so it only grows.
     pub(super) fn free(&self, freed: u64) {
         // Ordering: Release: pairs with the Acquire of `freed`.
         self.0.store(freed, Ordering::Release);
@@ -61,8 +62,8 @@ pub(super) struct WorkQueue<T> {
     /// The ring's `tail`, so that posting to a full queue does not get into the NIC's way.
     posted: AtomicU64,
     credit: Arc<Credit>,
-    capacity: u32,
-    max_sge: u32,
+    pub(super) capacity: u32,
+    pub(super) max_sge: u32,
     max_inline: u32,
 }
 
