@@ -77,6 +77,21 @@ impl AtomicWaker {
     }
 }
 
+/// A number that tells this thread from all others that live; never 0.
+#[cfg(not(loom))]
+pub(crate) fn this_thread() -> u64 {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| std::ptr::from_ref(place) as u64)
+}
+
+/// The threads of a model are one thread of the system.
+#[cfg(loom)]
+pub(crate) fn this_thread() -> u64 {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    let hasher = BuildHasherDefault::<DefaultHasher>::default();
+    hasher.hash_one(loom::thread::current().id()) | 1
+}
+
 /// In a model, a spin gives the other threads a turn.
 #[cfg(loom)]
 pub(crate) fn spin_loop() {

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::Waker;
 
 use super::done::Done;
 use super::gather::Holding;
@@ -59,6 +58,39 @@ pub struct Endpoint<Q: QueuePair> {
     recv_seat: Option<Seat<Q::Cq>>,
 }
 
+/// An endpoint without its queue pair.
+struct Parts<C: CompletionQueue> {
+    sends: Poster,
+    recvs: Poster,
+    send_seat: Seat<C>,
+    recv_seat: Option<Seat<C>>,
+}
+
+impl<C: CompletionQueue> Parts<C> {
+    fn new<Q>(qp: &Q, sends: &Poller<C>, recvs: &Poller<C>) -> Result<Self>
+    where
+        Q: QueuePair<Cq = C>,
+    {
+        let caps = qp.caps();
+        let send_seat = Seat::new(sends, qp.qp_num())?;
+        let two = !sends.is_same_as(recvs);
+        let recv_seat = two.then(|| Seat::new(recvs, qp.qp_num())).transpose()?;
+        let seat = recv_seat.as_ref().unwrap_or(&send_seat);
+        let numbers = Numbers::of_queue(send_seat.number(), false);
+        let (sends, send_side) = Ring::sides(caps.max_send_wr, caps.max_send_sge, numbers);
+        let numbers = Numbers::of_queue(seat.number(), true);
+        let (recvs, recv_side) = Ring::sides(caps.max_recv_wr, caps.max_recv_sge, numbers);
+        send_seat.add(send_side)?;
+        seat.add(recv_side)?;
+        Ok(Parts {
+            sends,
+            recvs,
+            send_seat,
+            recv_seat,
+        })
+    }
+}
+
 const ALIVE: &str = "the queue pair is there until the endpoint is gone";
 
 /// What became of the operations that were outstanding when a queue pair came to its end.
@@ -95,8 +127,8 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// Waits at most for another thread's poll.
     ///
     /// # Errors
-    /// The queue pair, with [`Error::InvalidWorkRequest`] if it feeds other queues than those,
-    /// [`Error::PollerFull`].
+    /// The queue pair, with [`Error::InvalidWorkRequest`] if it feeds other queues than those, or if
+    /// called by a waker from inside of a poll; [`Error::PollerFull`].
     pub fn attach_two(
         qp: Q,
         sends: &Poller<Q::Cq>,
@@ -106,30 +138,16 @@ impl<Q: QueuePair> Endpoint<Q> {
             let reason = "the queue pair feeds other completion queues than these pollers poll";
             return Err(Rejected::new(qp, Error::InvalidWorkRequest { reason }));
         }
-        let seats = Seat::new(sends, qp.qp_num()).and_then(|send_seat| {
-            let two = !sends.is_same_as(recvs);
-            let recv_seat = two.then(|| Seat::new(recvs, qp.qp_num())).transpose()?;
-            Ok((send_seat, recv_seat))
-        });
-        let (send_seat, recv_seat) = match seats {
-            Ok(seats) => seats,
-            Err(error) => return Err(Rejected::new(qp, error)),
-        };
-        let caps = qp.caps();
-        let numbers = Numbers::of_queue(send_seat.number(), false);
-        let (sends, completer) = Ring::sides(caps.max_send_wr, caps.max_send_sge, numbers);
-        send_seat.add(completer);
-        let seat = recv_seat.as_ref().unwrap_or(&send_seat);
-        let numbers = Numbers::of_queue(seat.number(), true);
-        let (recvs, completer) = Ring::sides(caps.max_recv_wr, caps.max_recv_sge, numbers);
-        seat.add(completer);
-        Ok(Endpoint {
-            qp: Some(qp),
-            sends,
-            recvs,
-            send_seat,
-            recv_seat,
-        })
+        match Parts::new(&qp, sends, recvs) {
+            Ok(parts) => Ok(Endpoint {
+                qp: Some(qp),
+                sends: parts.sends,
+                recvs: parts.recvs,
+                send_seat: parts.send_seat,
+                recv_seat: parts.recv_seat,
+            }),
+            Err(error) => Err(Rejected::new(qp, error)),
+        }
     }
 
     /// The queue pair.
@@ -344,11 +362,9 @@ impl<Q: QueuePair> Endpoint<Q> {
             self.qp = Some(qp);
             return Err(error);
         }
-        let released = self.settle(|queue| {
-            // SAFETY: COMPLETE-2 by QP-4: it was destroyed; nothing is prepared, since that borrows
-            // the endpoint.
-            unsafe { queue.finish_all(&mut Waker::wake) }
-        });
+        // SAFETY: COMPLETE-2 by QP-4: it was destroyed; nothing is prepared, since that borrows the
+        // endpoint.
+        let released = unsafe { self.settle(true) };
         Ok(Ended {
             released,
             leaked: 0,
@@ -358,22 +374,21 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// The NIC may go on: neither the queue pair nor the regions may be let go.
     pub(super) fn abandon(&mut self) -> Ended {
         std::mem::forget(self.qp.take());
-        let leaked = self.settle(|queue| queue.leak_all(&mut Waker::wake));
+        // SAFETY: COMPLETE-2: nothing is said to be destroyed.
+        let leaked = unsafe { self.settle(false) };
         Ended {
             released: 0,
             leaked,
         }
     }
 
-    fn settle(&self, settle: impl FnMut(&mut super::Completer) -> usize) -> usize {
-        let seats = [Some(&self.send_seat), self.recv_seat.as_ref()];
-        let queues = seats.into_iter().flatten().filter_map(Seat::leave);
-        let mut queues: Vec<_> = queues.collect();
-        queues
-            .iter_mut()
-            .flat_map(|queues| queues.both())
-            .map(settle)
-            .sum()
+    /// # Safety
+    /// - **COMPLETE-2** if `destroyed`.
+    unsafe fn settle(&mut self, destroyed: bool) -> usize {
+        let seats = [Some(&mut self.send_seat), self.recv_seat.as_mut()];
+        let seats = seats.into_iter().flatten();
+        // SAFETY: COMPLETE-2, as required of the caller.
+        seats.map(|seat| unsafe { seat.leave(destroyed) }).sum()
     }
 }
 

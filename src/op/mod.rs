@@ -27,6 +27,7 @@ mod slots;
 mod table;
 mod thread;
 mod ticket;
+mod turn;
 
 pub use completer::Completer;
 pub use done::{Done, Over};

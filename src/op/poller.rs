@@ -1,8 +1,6 @@
 //! One completion queue and all that completes there.
 
-use std::cell::UnsafeCell;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -13,9 +11,9 @@ use super::Completer;
 use super::done::{Done, Over};
 use super::number::Numbers;
 use super::slots::SlotCompleter;
-use super::table::{Queues, Table};
+use super::table::Table;
+use super::turn::{Left, Turn, Turns};
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Holder, Permit};
 use crate::sync::{AtomicU64, Ordering};
 use crate::work::{CompletionEvents, CompletionQueue, WorkCompletion};
 
@@ -56,39 +54,12 @@ pub struct Poller<C: CompletionQueue> {
 
 struct Shared<C> {
     cq: C,
-    /// Who has it may use the table.
-    turn: Gate,
-    table: UnsafeCell<Table>,
+    turns: Turns,
     /// Told after operations have ended: there is room in queues.
     ended: Event,
     /// Set when polling has failed.
     broken: AtomicU64,
     unknown: AtomicU64,
-}
-
-// SAFETY: POLLER-1: the table is used by who has the turn, one at a time.
-unsafe impl<C: Sync> Sync for Shared<C> {}
-
-/// The turn to poll.
-struct Turn<'a> {
-    table: &'a UnsafeCell<Table>,
-    _permit: Permit<'a>,
-}
-
-impl Deref for Turn<'_> {
-    type Target = Table;
-
-    fn deref(&self) -> &Table {
-        // SAFETY: POLLER-1: this is the turn.
-        unsafe { &*self.table.get() }
-    }
-}
-
-impl DerefMut for Turn<'_> {
-    fn deref_mut(&mut self) -> &mut Table {
-        // SAFETY: POLLER-1: this is the turn.
-        unsafe { &mut *self.table.get() }
-    }
 }
 
 impl<C: CompletionQueue> Clone for Poller<C> {
@@ -107,8 +78,7 @@ impl<C: CompletionQueue> Poller<C> {
         Poller {
             shared: Arc::new(Shared {
                 cq,
-                turn: Gate::new(),
-                table: UnsafeCell::new(Table::new()),
+                turns: Turns::new(Table::new()),
                 ended: Event::new(),
                 broken: AtomicU64::new(0),
                 unknown: AtomicU64::new(0),
@@ -147,7 +117,7 @@ impl<C: CompletionQueue> Poller<C> {
     /// # Errors
     /// As [`poll`](Self::poll).
     pub fn poll_with(&self, mut done: impl FnMut(Done)) -> Result<usize> {
-        self.poll_turns(|| self.try_turn(), &mut done)
+        self.poll_turns(|| self.shared.turns.try_take(), &mut done)
     }
 
     /// [`poll`](Self::poll) for the waits that take a closure. An error is not lost: a queue that failed
@@ -251,50 +221,55 @@ impl<C: CompletionQueue> Poller<C> {
         self.shared.ended.listen()
     }
 
-    fn try_turn(&self) -> Option<Turn<'_>> {
-        let permit = self.shared.turn.try_permit(Holder::CpuWrite)?;
-        Some(self.with_permit(permit))
-    }
-
-    /// Waits for the turn: whoever has it runs no foreign code.
-    fn turn(&self) -> Turn<'_> {
-        let permit = self.shared.turn.acquire(Holder::CpuWrite);
-        self.with_permit(permit.expect("a gate is closed to operations of the NIC only"))
-    }
-
-    fn with_permit<'a>(&'a self, permit: Permit<'a>) -> Turn<'a> {
-        Turn {
-            table: &self.shared.table,
-            _permit: permit,
-        }
+    /// The turn, waited for.
+    fn turn(&self) -> Result<Turn<'_>> {
+        let reason =
+            "called from inside of this poller's poll, by a waker or by memory that is freed";
+        let refused = Error::InvalidWorkRequest { reason };
+        self.shared.turns.take().ok_or(refused)
     }
 
     /// A number for a queue pair whose completions come here.
     pub(super) fn attach(&self, qp_num: u32) -> Result<usize> {
         let max = Numbers::QUEUES;
-        self.turn().insert(qp_num).ok_or(Error::PollerFull { max })
+        self.turn()?.insert(qp_num).ok_or(Error::PollerFull { max })
     }
 
     /// The completions of that queue of the queue pair come here.
-    pub(super) fn add(&self, number: usize, completer: Completer) {
-        self.turn().add(number, completer);
+    pub(super) fn add(&self, number: usize, completer: Completer) -> Result<()> {
+        self.turn()?.add(number, completer);
+        Ok(())
     }
 
-    /// Gives the queues with that number back; their late completions are no surprise.
-    pub(super) fn detach(&self, number: usize) -> Option<Queues> {
-        self.turn().remove(number)
+    /// The queue pair with that number has come to its end: accounts for what is outstanding, and gives
+    /// how many operations that were. Late completions are no surprise. Called from inside of this
+    /// poller's poll, it leaves that to the poll.
+    ///
+    /// # Safety
+    /// - **COMPLETE-2** if `destroyed`.
+    pub(super) unsafe fn detach(&self, number: usize, destroyed: bool) -> usize {
+        let Some(mut turn) = self.shared.turns.take() else {
+            self.shared.turns.leave(Left { number, destroyed });
+            return 0;
+        };
+        let queues = turn.remove(number);
+        drop(turn);
+        // SAFETY: COMPLETE-2, as required of the caller.
+        queues.map_or(0, |mut queues| unsafe { queues.settle(destroyed) })
     }
 
     /// Takes a shared receive queue in.
     pub(super) fn attach_shared(&self, slots: SlotCompleter) -> Result<()> {
         let max = Numbers::QUEUES;
-        let inserted = self.turn().insert_shared(slots);
+        let inserted = self.turn()?.insert_shared(slots);
         inserted.then_some(()).ok_or(Error::PollerFull { max })
     }
 
     /// Forgets the shared receive queue with that number.
     pub(super) fn detach_shared(&self, number: usize) {
-        self.turn().remove_shared(number);
+        if let Some(mut turn) = self.shared.turns.take() {
+            turn.remove_shared(number);
+        }
     }
 }
 
@@ -354,8 +329,8 @@ impl<C: CompletionEvents> Poller<C> {
         // Another thread may have looked before the queue was armed: wait for the turn.
         let first = std::cell::Cell::new(true);
         let turn = || match first.replace(false) {
-            true => Some(self.turn()),
-            false => self.try_turn(),
+            true => self.shared.turns.take(),
+            false => self.shared.turns.try_take(),
         };
         self.poll_turns(turn, &mut done)
     }

@@ -101,8 +101,7 @@ impl Poster {
         if self.tail - self.head_seen >= capacity {
             self.head_seen = self.ring.head();
             if self.tail - self.head_seen >= capacity {
-                let capacity = capacity as u32; // it came as one
-                return Err(Error::QueueFull { capacity });
+                return Err(full(capacity));
             }
         }
         if !signaled && self.tail + 1 - self.signaled >= capacity {
@@ -201,6 +200,17 @@ impl Poster {
             first: self.tail,
             poster: self,
         }
+    }
+}
+
+#[cold]
+fn full(capacity: u64) -> Error {
+    match capacity as u32 {
+        0 => Error::InvalidWorkRequest {
+            reason: "the queue takes no work request: receives of a queue pair with a shared queue \
+                     are posted there",
+        },
+        capacity => Error::QueueFull { capacity },
     }
 }
 

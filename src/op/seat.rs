@@ -2,13 +2,13 @@
 
 use super::Completer;
 use super::poller::Poller;
-use super::table::Queues;
 use crate::error::Result;
 use crate::work::CompletionQueue;
 
 /// Where completions come, and under which number. Dropped, it is free for others.
 pub(super) struct Seat<C: CompletionQueue> {
     poller: Poller<C>,
+    /// 0 once it has been left.
     number: usize,
 }
 
@@ -29,18 +29,28 @@ impl<C: CompletionQueue> Seat<C> {
     }
 
     /// The completions of that queue come here from now on.
-    pub(super) fn add(&self, completer: Completer) {
-        self.poller.add(self.number, completer);
+    pub(super) fn add(&self, completer: Completer) -> Result<()> {
+        self.poller.add(self.number, completer)
     }
 
-    /// No completion comes here any more: gives the completing sides.
-    pub(super) fn leave(&self) -> Option<Queues> {
-        self.poller.detach(self.number)
+    /// The queue pair has come to its end, `destroyed` or not: no completion comes here any more, and
+    /// what is outstanding is accounted for. Gives how many operations that were.
+    ///
+    /// # Safety
+    /// - **COMPLETE-2** if `destroyed`.
+    pub(super) unsafe fn leave(&mut self, destroyed: bool) -> usize {
+        let number = std::mem::take(&mut self.number);
+        if number == 0 {
+            return 0;
+        }
+        // SAFETY: COMPLETE-2, as required of the caller.
+        unsafe { self.poller.detach(number, destroyed) }
     }
 }
 
 impl<C: CompletionQueue> Drop for Seat<C> {
     fn drop(&mut self) {
-        drop(self.leave());
+        // SAFETY: COMPLETE-2: nothing is said to be destroyed.
+        unsafe { self.leave(false) };
     }
 }

@@ -18,7 +18,22 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    pub(super) fn both(&mut self) -> impl Iterator<Item = &mut Completer> {
+    /// Accounts for what is outstanding when the queue pair comes to its end: releases it if the queue
+    /// pair was destroyed, leaks it if it could not be. Gives how many operations that were.
+    ///
+    /// # Safety
+    /// - **COMPLETE-2** if `destroyed`.
+    pub(super) unsafe fn settle(&mut self, destroyed: bool) -> usize {
+        self.both()
+            .map(|queue| match destroyed {
+                // SAFETY: COMPLETE-2, as required of the caller.
+                true => unsafe { queue.finish_all(&mut Waker::wake) },
+                false => queue.leak_all(&mut Waker::wake),
+            })
+            .sum()
+    }
+
+    fn both(&mut self) -> impl Iterator<Item = &mut Completer> {
         self.sends.iter_mut().chain(&mut self.recvs)
     }
 }

@@ -1,6 +1,6 @@
 //! What the suites of operations run on: one trait, for the NIC in software and for a real device, so
 //! that both answer to the same tests.
-#![allow(dead_code, reason = "each suite uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each suite uses a part of it")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use rdma_mr::backend::soft::{
-    CompletionQueue, Nic, ProtectionDomain, QueuePair, SharedRecvQueue,
-};
+use rdma_mr::backend::soft::{CompletionQueue, Nic, ProtectionDomain, QueuePair, SharedRecvQueue};
 use rdma_mr::work::QpCaps;
 
 use super::Fabric;

@@ -50,12 +50,7 @@ impl Fabric for Device {
         self.pd.create_srq(capacity, max_sge).unwrap()
     }
 
-    fn qp_on(
-        &self,
-        cq: &Arc<CompletionQueue>,
-        srq: &SharedRecvQueue,
-        caps: QpCaps,
-    ) -> QueuePair {
+    fn qp_on(&self, cq: &Arc<CompletionQueue>, srq: &SharedRecvQueue, caps: QpCaps) -> QueuePair {
         self.pd.create_qp_with_srq(cq, cq, srq, caps).unwrap()
     }
 

@@ -1,0 +1,125 @@
+//! Who may use a poller's table: one at a time.
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+
+use super::table::Table;
+use crate::gate::{Gate, Holder};
+use crate::sync::{AtomicU64, Ordering, this_thread};
+
+/// The table and the turn to use it.
+pub(super) struct Turns {
+    gate: Gate,
+    /// The thread that has the turn, or 0.
+    owner: AtomicU64,
+    table: UnsafeCell<Table>,
+    /// Queue pairs that came to their end while this very thread had the turn: a waker, or memory that
+    /// was freed, may have dropped one. They are seen to when the turn ends.
+    left: UnsafeCell<Vec<Left>>,
+}
+
+/// A queue pair that was destroyed, or could not be.
+#[derive(Clone, Copy)]
+pub(super) struct Left {
+    pub(super) number: usize,
+    pub(super) destroyed: bool,
+}
+
+// SAFETY: POLLER-1: both cells are used by who has the turn, one thread at a time.
+unsafe impl Sync for Turns {}
+
+impl Turns {
+    pub(super) fn new(table: Table) -> Self {
+        Turns {
+            gate: Gate::new(),
+            owner: AtomicU64::new(0),
+            table: UnsafeCell::new(table),
+            left: UnsafeCell::new(Vec::new()),
+        }
+    }
+
+    /// The turn, if nobody has it.
+    #[inline]
+    pub(super) fn try_take(&self) -> Option<Turn<'_>> {
+        self.gate
+            .try_enter(Holder::CpuWrite)
+            .then(|| self.entered())
+    }
+
+    /// The turn, waited for; `None` if this thread has it.
+    pub(super) fn take(&self) -> Option<Turn<'_>> {
+        if self.is_mine() {
+            return None;
+        }
+        let entered = self.gate.enter(Holder::CpuWrite, None);
+        debug_assert!(entered.is_ok(), "only the NIC's operations are refused");
+        Some(self.entered())
+    }
+
+    fn entered(&self) -> Turn<'_> {
+        // Ordering: Relaxed. A thread compares it with itself alone.
+        self.owner.store(this_thread(), Ordering::Relaxed);
+        Turn { turns: self }
+    }
+
+    fn is_mine(&self) -> bool {
+        // Ordering: Relaxed, as above.
+        self.owner.load(Ordering::Relaxed) == this_thread()
+    }
+
+    /// Leaves that to the end of the turn, which this thread has. `false` if it has not.
+    pub(super) fn leave(&self, left: Left) -> bool {
+        if !self.is_mine() {
+            return false;
+        }
+        // SAFETY: POLLER-1: this thread has the turn, and `Turn` borrows the cell for no longer than
+        // it takes to look.
+        unsafe { &mut *self.left.get() }.push(left);
+        true
+    }
+}
+
+/// The turn.
+pub(super) struct Turn<'a> {
+    turns: &'a Turns,
+}
+
+impl Turn<'_> {
+    fn next_left(&self) -> Option<Left> {
+        // SAFETY: POLLER-1: this is the turn; the borrow ends here.
+        unsafe { &mut *self.turns.left.get() }.pop()
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = Table;
+
+    #[inline]
+    fn deref(&self) -> &Table {
+        // SAFETY: POLLER-1: this is the turn.
+        unsafe { &*self.turns.table.get() }
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Table {
+        // SAFETY: POLLER-1: this is the turn.
+        unsafe { &mut *self.turns.table.get() }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        while let Some(left) = self.next_left() {
+            if let Some(mut queues) = self.remove(left.number) {
+                // SAFETY: COMPLETE-2: the endpoint says so, and is gone.
+                unsafe { queues.settle(left.destroyed) };
+            }
+        }
+        // Ordering: Relaxed, as in `entered`.
+        self.turns.owner.store(0, Ordering::Relaxed);
+        // SAFETY: GATE-1: this is the hold that `entered` took over; the gate is borrowed.
+        let _ = unsafe { Gate::release(&self.turns.gate, Holder::CpuWrite) };
+    }
+}
