@@ -4,11 +4,13 @@
 //!   at once.
 //! - For those who keep their own queues: the hold as the work request's id
 //!   ([`Hold::into_wr_id`]), or a ring beside each queue ([`send_ring`], [`recv_ring`], [`recv_slots`]),
-//!   which knows selective signalling, lists, and completions that are none.
+//!   which knows selective signalling, lists, and completions that are none; [`Dispatch`] finds the
+//!   ring of a completion.
 //! - For those who use a backend of ours: [`Endpoint`] posts, [`Poller`] polls, [`AsyncQueuePair`] is
 //!   both as futures, [`Drain`] the orderly end; [`SharedRecv`] for shared receive queues.
 
 mod completer;
+mod dispatch;
 mod done;
 mod drain;
 mod endpoint;
@@ -30,6 +32,7 @@ mod ticket;
 mod turn;
 
 pub use completer::Completer;
+pub use dispatch::{Dispatch, Rings};
 pub use done::{Done, Over};
 pub use drain::{Drain, Drained};
 pub use endpoint::Endpoint;

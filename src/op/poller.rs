@@ -78,7 +78,7 @@ impl<C: CompletionQueue> Poller<C> {
         Poller {
             shared: Arc::new(Shared {
                 cq,
-                turns: Turns::new(Table::new()),
+                turns: Turns::new(Table::default()),
                 ended: Event::new(),
                 broken: AtomicU64::new(0),
                 unknown: AtomicU64::new(0),

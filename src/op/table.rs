@@ -1,10 +1,12 @@
 //! The queues that complete at one completion queue, by the number in their `wr_id`s.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use super::Completer;
 use super::done::Over;
 use super::number::Numbers;
+use super::ring::Ring;
 use super::slots::SlotCompleter;
 use super::ticket::{Completion, Outcome};
 use crate::work::WorkCompletion;
@@ -56,8 +58,8 @@ pub(super) struct Table {
     retired_shared: Vec<usize>,
 }
 
-impl Table {
-    pub(super) fn new() -> Self {
+impl Default for Table {
+    fn default() -> Self {
         Table {
             places: Vec::new(),
             // Another one for each table: completions that an earlier owner left in the queue are
@@ -68,7 +70,9 @@ impl Table {
             retired_shared: Vec::new(),
         }
     }
+}
 
+impl Table {
     /// Releases what a completion says is over. `Ok(None)`: left over from a queue that is gone.
     /// `Err`: its `wr_id`, which belongs to nothing outstanding here.
     ///
@@ -154,6 +158,16 @@ impl Table {
             1..=Numbers::QUEUES => (number - 1 + Numbers::QUEUES - self.first) % Numbers::QUEUES,
             _ => usize::MAX,
         }
+    }
+
+    /// Whether that ring's completions are looked for under that number.
+    pub(super) fn has(&self, number: usize, sends: &Arc<Ring>) -> bool {
+        let place = self.places.get(self.place_of(number));
+        let queue = match place {
+            Some(Place::Taken(queues)) => queues.sends.as_ref(),
+            _ => None,
+        };
+        queue.is_some_and(|queue| Arc::ptr_eq(queue.ring(), sends))
     }
 
     pub(super) fn remove(&mut self, number: usize) -> Option<Queues> {

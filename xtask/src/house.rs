@@ -93,7 +93,10 @@ fn sources(directory: &Path) -> Result<BTreeMap<PathBuf, String>> {
 
 /// Tests stand at the end of a file and may import what they like.
 fn before_tests(text: &str) -> &str {
-    text.find("#[cfg(test)]\nmod ")
+    ["#[cfg(test)]\nmod ", "#[cfg(all(test, "]
+        .iter()
+        .filter_map(|start| text.find(start))
+        .min()
         .map_or(text, |at| &text[..at])
 }
 
