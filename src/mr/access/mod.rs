@@ -16,8 +16,8 @@ pub(crate) mod sealed {
     //! Keeps the traits this crate's own, and gives them what they are made of.
     pub use crate::mr::region::Part;
 
-    /// What every region and slice is.
-    pub trait Sealed {
+    /// What every region and slice is. Send and Sync, so that futures over a `dyn` of them are, too.
+    pub trait Sealed: Send + Sync {
         /// The bytes, and the region that they are part of.
         fn part(&self) -> Part<'_>;
     }
