@@ -141,7 +141,8 @@ impl<Q: QueuePair> Drain<Q> {
             }
         };
         Drained {
-            completed: self.outstanding - (ended.released + ended.leaked),
+            // Taken: polled after completion, a drain accounts for nothing twice.
+            completed: std::mem::take(&mut self.outstanding) - (ended.released + ended.leaked),
             released: ended.released,
             leaked: ended.leaked,
             error: self.error.take(),
