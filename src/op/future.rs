@@ -28,10 +28,15 @@ use crate::work::{QueuePair, RemoteAddr, SendFlags, SendOp};
 /// completion queues: a [`PollerThread`](super::PollerThread), a task that sleeps on
 /// [`fd`](crate::work::CompletionEvents::fd), or a thread that calls [`Poller::poll`].
 ///
-/// Dropping or forgetting a future before its operation is posted takes the wish back; afterwards the
-/// operation goes on without it, and its region stays held until the completion (rule R9). A future
+/// Dropping a future before its operation is posted takes the wish back; afterwards the operation goes
+/// on without it, and its region stays held until the completion (rule R9). Forgetting it does the same,
+/// except that a region which it held already, while it waited for a turn or room, stays held. A future
 /// allocates only if it has to wait for a region, a turn or room; waiting for the completion costs no
 /// allocation. The turn to post is a [`Gate`]: two more RMWs, on the queue pair's line.
+///
+/// Who waits for a region, a turn or room is woken under the lock of a list of waiters: a waker may not
+/// poll or drop such a future from inside [`wake`](std::task::Waker::wake). Executors schedule there,
+/// and do no more.
 ///
 /// ```
 /// use rdma_mr::backend::soft::{Nic, QueuePair};
@@ -222,7 +227,8 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// # Errors
     /// [`Error::OperationFailed`] if it ended with an error; [`Error::QueuePairGone`],
     /// [`Error::CompletionsLost`]; what [`Endpoint::post`] says, but waits instead of
-    /// [`Error::QueueFull`]. If it was not posted, the holds are released.
+    /// [`Error::QueueFull`], unless nothing is outstanding whose end would make room (a queue pair on a
+    /// shared receive queue takes no receives). If it was not posted, the holds are released.
     pub async fn post<H: Holding>(&self, holds: H, op: SendOp, flags: SendFlags) -> Result<Done> {
         let flags = flags | SendFlags::SIGNALED;
         self.run(&self.sends, holds, |endpoint, holds, ticket| {
@@ -252,17 +258,25 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
         let ticket = pin!(Ticket::new());
         let ticket = ticket.as_ref();
         let mut room = None;
-        let id = loop {
+        let (id, waiting) = loop {
             let turn = self.turn.acquire_async(Holder::CpuWrite).await?;
             // SAFETY: ASYNC-1: this is the turn, until it is dropped below.
             let endpoint = unsafe { &mut *self.endpoint.get() };
-            let posted = post(endpoint, holds, ticket);
+            // Who has the turn alone adds to it.
+            let was_empty = side.ring.len() == 0;
+            // The ticket's guard before anything else: giving the turn back runs others' wakers, and
+            // one may panic.
+            let posted = post(endpoint, holds, ticket).map(|id| {
+                let slot = side.ring.ticket(id.sequence());
+                (id, Waiting::new(ticket, slot))
+            });
             drop(turn);
             let Rejected { value, error } = match posted {
-                Ok(id) => break id,
+                Ok(posted) => break posted,
                 Err(rejected) => rejected,
             };
-            if !matches!(error, Error::QueueFull { .. }) {
+            // Full without anything in it, it has no room to come: there is a shared receive queue.
+            if was_empty || !matches!(error, Error::QueueFull { .. }) {
                 return Err(error);
             }
             if side.poller.is_broken() {
@@ -275,7 +289,6 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
                 Some(told) => told.await,
             }
         };
-        let waiting = Waiting::new(ticket, side.ring.ticket(id.sequence()));
         let outcome = poll_fn(|cx| match waiting.poll(cx) {
             Poll::Pending if side.poller.is_broken() => Poll::Ready(Outcome::Lost),
             polled => polled,
