@@ -44,6 +44,8 @@ pub trait Fabric: Sized + Send + Sync + 'static {
     fn srq(&self, capacity: u32, max_sge: u32) -> Self::Srq;
     fn qp_on(&self, cq: &Self::Cq, srq: &Self::Srq, caps: QpCaps) -> Self::Qp;
     fn connect(&self, a: &Self::Qp, b: &Self::Qp);
+    /// Lets it do all that it can, if it acts only when told to.
+    fn act(&self) {}
 
     /// Zeroed bytes that the peers have no right to.
     fn alloc(&self, length: usize) -> LocalMr {

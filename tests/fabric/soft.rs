@@ -59,4 +59,8 @@ impl Fabric for Soft {
     fn connect(&self, a: &QueuePair, b: &QueuePair) {
         QueuePair::connect_pair(a, b).unwrap();
     }
+
+    fn act(&self) {
+        self.nic.run_until_idle();
+    }
 }
