@@ -275,7 +275,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
                 Ok(posted) => break posted,
                 Err(rejected) => rejected,
             };
-            // Full without anything in it, it has no room to come: there is a shared receive queue.
+            // Full without anything of ours in it: there is no room to come.
             if was_empty || !matches!(error, Error::QueueFull { .. }) {
                 return Err(error);
             }
