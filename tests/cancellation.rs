@@ -2,6 +2,8 @@
 #![cfg(all(feature = "soft", not(loom)))]
 
 mod fabric;
+#[path = "cancellation/stepped.rs"]
+mod stepped;
 #[path = "cancellation/suite.rs"]
 mod suite;
 

@@ -25,6 +25,7 @@ mod prepared;
 mod ring;
 mod seat;
 mod shared;
+mod sleep;
 mod slots;
 mod table;
 mod thread;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener};
 
@@ -15,7 +14,7 @@ use super::table::Table;
 use super::turn::{Left, Turn, Turns};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering};
-use crate::work::{CompletionEvents, CompletionQueue, WorkCompletion};
+use crate::work::{CompletionQueue, WorkCompletion};
 
 /// Completions taken off the queue at a time.
 const BATCH: usize = 16;
@@ -133,7 +132,7 @@ impl<C: CompletionQueue> Poller<C> {
         self.shared.unknown.load(Ordering::Relaxed)
     }
 
-    fn poll_turns<'a>(
+    pub(super) fn poll_turns<'a>(
         &'a self,
         turn: impl Fn() -> Option<Turn<'a>>,
         done: &mut impl FnMut(Done),
@@ -221,6 +220,11 @@ impl<C: CompletionQueue> Poller<C> {
         self.shared.ended.listen()
     }
 
+    /// Whose turn it is to poll.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.shared.turns
+    }
+
     /// The turn, waited for.
     fn turn(&self) -> Result<Turn<'_>> {
         let reason =
@@ -286,53 +290,6 @@ impl Drop for Rest<'_> {
             // SAFETY: COMPLETE-1: polled, and not dealt with yet.
             let _ = unsafe { self.table.finish(wc, &mut Waker::wake) };
         }
-    }
-}
-
-impl<C: CompletionEvents> Poller<C> {
-    /// As [`poll_with`](Self::poll_with), and sleeps while there is nothing, until `timeout` has passed
-    /// (`None`: for ever): arms the queue, polls once more, then sleeps on its event. Returns 0 after
-    /// the timeout. Blocks.
-    ///
-    /// One thread may sleep at a time: of several, an event wakes only one.
-    ///
-    /// # Errors
-    /// As [`poll`](Self::poll), and what [`CompletionEvents`] says.
-    pub fn wait(&self, timeout: Option<Duration>, mut done: impl FnMut(Done)) -> Result<usize> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            let taken = self.poll_with(&mut done)?;
-            if taken > 0 {
-                return Ok(taken);
-            }
-            let taken = self.arm(&mut done)?;
-            if taken > 0 {
-                return Ok(taken);
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let event = self.shared.cq.wait_event(left)?;
-            if !event && left.is_some_and(|left| left.is_zero()) {
-                return self.poll_with(done);
-            }
-        }
-    }
-
-    /// Asks for an event when the next completion comes, then polls once more, for those that were
-    /// there already; if that returns 0, it is safe to sleep on [`CompletionEvents::fd`] until the
-    /// event, and then to call this again. Waits at most for another thread's poll.
-    ///
-    /// # Errors
-    /// As [`wait`](Self::wait).
-    pub fn arm(&self, mut done: impl FnMut(Done)) -> Result<usize> {
-        self.shared.cq.take_events()?;
-        self.shared.cq.req_notify(false)?;
-        // Another thread may have looked before the queue was armed: wait for the turn.
-        let first = std::cell::Cell::new(true);
-        let turn = || match first.replace(false) {
-            true => self.shared.turns.take(),
-            false => self.shared.turns.try_take(),
-        };
-        self.poll_turns(turn, &mut done)
     }
 }
 
