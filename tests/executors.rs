@@ -1,8 +1,8 @@
 //! Operations as futures on executors, on the NIC in software.
 #![cfg(all(feature = "soft", not(loom)))]
 
-#[path = "executors/suite.rs"]
-mod executors;
 mod fabric;
+#[path = "executors/suite.rs"]
+mod suite;
 
-executors::tests! { [] <fabric::Soft as fabric::Fabric>::open() }
+suite::tests! { [] <fabric::Soft as fabric::Fabric>::open() }

@@ -11,7 +11,7 @@ mod world;
 /// Each of them as a test with these attributes, on that fabric.
 macro_rules! tests {
     ([$($attributes:tt)*] $fabric:expr) => {
-        $crate::suite::tests! { @ [$($attributes)*] $fabric =>
+        $crate::fabric::tests! { suite [$($attributes)*] $fabric =>
             r9_futures_given_up_at_every_await_point
             r9_a_gather_given_up_after_each_region
             r9_holds_and_guards_given_up_at_every_await_point
@@ -21,16 +21,6 @@ macro_rules! tests {
             r18_a_waker_may_poll_when_the_operation_is_over
             r19_a_receive_where_there_is_no_queue_for_it_is_refused
             r19_a_future_polled_after_completion_does_no_harm
-        }
-    };
-    (@ $attributes:tt $fabric:expr => $($test:ident)*) => {
-        $($crate::suite::tests! { @one $attributes $fabric, $test })*
-    };
-    (@one [$($attributes:tt)*] $fabric:expr, $test:ident) => {
-        #[test]
-        $($attributes)*
-        fn $test() {
-            suite::$test(&$fabric);
         }
     };
 }

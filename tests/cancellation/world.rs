@@ -227,7 +227,7 @@ impl<'f, F: Fabric> World<'f, F> {
         assert!(filler.poll(Waker::noop()).is_pending());
     }
 
-    /// The bytes are in the queue pair's way until it is let go; then one WRITE more is posted.
+    /// Somebody is in the middle of a post until it is let go: then there is one WRITE more.
     pub fn take_turn(&self) -> TurnTaken {
         self.door.shut();
         let (a, filler, to) = (self.a.clone(), self.filler.clone(), remote(&self.scrap));

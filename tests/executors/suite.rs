@@ -22,23 +22,13 @@ use crate::fabric::{Fabric, LONG, remote};
 /// Each of them as a test with these attributes, on that fabric.
 macro_rules! tests {
     ([$($attributes:tt)*] $fabric:expr) => {
-        $crate::executors::tests! { @ [$($attributes)*] $fabric =>
+        $crate::fabric::tests! { suite [$($attributes)*] $fabric =>
             r18_tokio_threads_and_a_thread_that_polls
             r18_tokio_threads_and_a_task_that_sleeps_on_the_descriptor
             r18_one_tokio_thread_and_a_task_that_sleeps_on_the_descriptor
             r18_an_executor_of_threads_and_a_thread_that_polls
             r18_an_executor_of_one_thread_that_polls_when_it_has_nothing_to_do
             r18_a_bare_block_on
-        }
-    };
-    (@ $attributes:tt $fabric:expr => $($test:ident)*) => {
-        $($crate::executors::tests! { @one $attributes $fabric, $test })*
-    };
-    (@one [$($attributes:tt)*] $fabric:expr, $test:ident) => {
-        #[test]
-        $($attributes)*
-        fn $test() {
-            executors::$test(&$fabric);
         }
     };
 }

@@ -22,6 +22,23 @@ pub use soft::Soft;
 #[cfg(feature = "verbs")]
 pub use verbs::Device;
 
+/// The functions of a suite as tests with these attributes, on that fabric.
+#[allow(unused_macros, reason = "each suite uses a part of it")]
+macro_rules! tests {
+    ($suite:ident $attributes:tt $fabric:expr => $($test:ident)*) => {
+        $($crate::fabric::tests! { @ $suite $attributes $fabric, $test })*
+    };
+    (@ $suite:ident [$($attributes:tt)*] $fabric:expr, $test:ident) => {
+        #[test]
+        $($attributes)*
+        fn $test() {
+            $suite::$test(&$fabric);
+        }
+    };
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use tests;
+
 /// Longer than anything takes, unless it hangs.
 pub const LONG: Duration = Duration::from_secs(30);
 
