@@ -7,11 +7,10 @@ use std::pin::Pin;
 
 use super::done::Done;
 use super::gather::Holding;
-use super::number::{Numbers, OpId};
+use super::number::OpId;
 use super::poller::Poller;
 use super::poster::Poster;
-use super::ring::Ring;
-use super::seat::Seat;
+use super::seat::{Parts, Seat};
 use super::ticket::Ticket;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Holder;
@@ -56,39 +55,6 @@ pub struct Endpoint<Q: QueuePair> {
     send_seat: Seat<Q::Cq>,
     /// `None`: the same.
     recv_seat: Option<Seat<Q::Cq>>,
-}
-
-/// An endpoint without its queue pair.
-struct Parts<C: CompletionQueue> {
-    sends: Poster,
-    recvs: Poster,
-    send_seat: Seat<C>,
-    recv_seat: Option<Seat<C>>,
-}
-
-impl<C: CompletionQueue> Parts<C> {
-    fn new<Q>(qp: &Q, sends: &Poller<C>, recvs: &Poller<C>) -> Result<Self>
-    where
-        Q: QueuePair<Cq = C>,
-    {
-        let caps = qp.caps();
-        let send_seat = Seat::new(sends, qp.qp_num())?;
-        let two = !sends.is_same_as(recvs);
-        let recv_seat = two.then(|| Seat::new(recvs, qp.qp_num())).transpose()?;
-        let seat = recv_seat.as_ref().unwrap_or(&send_seat);
-        let numbers = Numbers::of_queue(send_seat.number(), false);
-        let (sends, send_side) = Ring::sides(caps.max_send_wr, caps.max_send_sge, numbers);
-        let numbers = Numbers::of_queue(seat.number(), true);
-        let (recvs, recv_side) = Ring::sides(caps.max_recv_wr, caps.max_recv_sge, numbers);
-        send_seat.add(send_side)?;
-        seat.add(recv_side)?;
-        Ok(Parts {
-            sends,
-            recvs,
-            send_seat,
-            recv_seat,
-        })
-    }
 }
 
 const ALIVE: &str = "the queue pair is there until the endpoint is gone";

@@ -1,9 +1,11 @@
-//! A queue pair's place in the table of a poller.
+//! A queue pair's place in the table of a poller, and what an endpoint is made of beside it.
 
-use super::Completer;
+use super::number::Numbers;
 use super::poller::Poller;
+use super::ring::Ring;
+use super::{Completer, Poster};
 use crate::error::Result;
-use crate::work::CompletionQueue;
+use crate::work::{CompletionQueue, QueuePair};
 
 /// Where completions come, and under which number. Dropped, it is free for others.
 pub(super) struct Seat<C: CompletionQueue> {
@@ -52,5 +54,39 @@ impl<C: CompletionQueue> Drop for Seat<C> {
     fn drop(&mut self) {
         // SAFETY: COMPLETE-2: nothing is said to be destroyed.
         unsafe { self.leave(false) };
+    }
+}
+
+/// An endpoint without its queue pair.
+pub(super) struct Parts<C: CompletionQueue> {
+    pub(super) sends: Poster,
+    pub(super) recvs: Poster,
+    pub(super) send_seat: Seat<C>,
+    /// `None`: the same.
+    pub(super) recv_seat: Option<Seat<C>>,
+}
+
+impl<C: CompletionQueue> Parts<C> {
+    pub(super) fn new<Q>(qp: &Q, sends: &Poller<C>, recvs: &Poller<C>) -> Result<Self>
+    where
+        Q: QueuePair<Cq = C>,
+    {
+        let caps = qp.caps();
+        let send_seat = Seat::new(sends, qp.qp_num())?;
+        let two = !sends.is_same_as(recvs);
+        let recv_seat = two.then(|| Seat::new(recvs, qp.qp_num())).transpose()?;
+        let seat = recv_seat.as_ref().unwrap_or(&send_seat);
+        let numbers = Numbers::of_queue(send_seat.number(), false);
+        let (sends, send_side) = Ring::sides(caps.max_send_wr, caps.max_send_sge, numbers);
+        let numbers = Numbers::of_queue(seat.number(), true);
+        let (recvs, recv_side) = Ring::sides(caps.max_recv_wr, caps.max_recv_sge, numbers);
+        send_seat.add(send_side)?;
+        seat.add(recv_side)?;
+        Ok(Parts {
+            sends,
+            recvs,
+            send_seat,
+            recv_seat,
+        })
     }
 }
