@@ -2,6 +2,8 @@
 //! own: whoever has bytes finds them whole (R1), whatever was dropped meanwhile (R9, R11).
 #![cfg(all(feature = "soft", not(loom)))]
 
+#[path = "torture/random.rs"]
+mod random;
 mod util;
 
 use std::collections::HashMap;
@@ -10,6 +12,7 @@ use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use random::Random;
 use rdma_mr::backend::soft::Nic;
 use rdma_mr::op::{Begin, Hold, OpId};
 use rdma_mr::work::{QpCaps, RemoteAddr, SendFlags, SendOp, WcStatus};
@@ -20,19 +23,6 @@ use util::*;
 const LENGTH: usize = 5000;
 const TIME: Duration = Duration::from_secs(2);
 const SHARED: usize = 6;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-}
 
 /// The byte that all of them are.
 #[track_caller]

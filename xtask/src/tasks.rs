@@ -8,6 +8,9 @@ use crate::steps::Steps;
 use crate::workspace::cargo;
 use crate::{VM_TEST_TIMEOUT, house, loom, mutants, vm, vm_test};
 
+/// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
+const TORTURE: &str = "60";
+
 pub fn lint() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("packages", packages_for_all)?;
@@ -36,7 +39,11 @@ pub fn ci() -> Result<()> {
 fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("packages", packages_for_all)?;
     lint_steps(steps)?;
-    steps.run("tests", || run(cargo("test").arg("--workspace")))?;
+    steps.run("tests", || {
+        run(cargo("test")
+            .arg("--workspace")
+            .env("RDMA_MR_SECONDS", TORTURE))
+    })?;
     steps.run("loom", || loom::run(false, "", &[]))?;
     steps.run("mutants", mutants::run)?;
     steps.run("build with verbs", || {

@@ -1,0 +1,65 @@
+//! What happened, counted by kind, and the first thing that went wrong.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+static COUNTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+static FAILURE: Mutex<Option<String>> = Mutex::new(None);
+static FAILED: AtomicBool = AtomicBool::new(false);
+static PROGRESS: AtomicU64 = AtomicU64::new(0);
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts one more of that kind. The kinds' first word is what they are printed and asked for by.
+pub fn count(what: &'static str) {
+    *lock(&COUNTS).entry(what).or_default() += 1;
+}
+
+/// An operation has ended: something moves.
+pub fn progress() {
+    PROGRESS.fetch_add(1, Ordering::Relaxed);
+}
+
+pub fn progressed() -> u64 {
+    PROGRESS.load(Ordering::Relaxed)
+}
+
+/// Something is wrong: everybody stops, and the test fails with the first of these.
+pub fn fail(text: impl Display) {
+    let mut failure = lock(&FAILURE);
+    if failure.is_none() {
+        eprintln!("torture: {text}");
+        *failure = Some(text.to_string());
+        FAILED.store(true, Ordering::SeqCst);
+    }
+}
+
+pub fn failed() -> bool {
+    FAILED.load(Ordering::SeqCst)
+}
+
+pub fn failure() -> Option<String> {
+    lock(&FAILURE).clone()
+}
+
+pub fn counted(what: &str) -> u64 {
+    lock(&COUNTS).get(what).copied().unwrap_or(0)
+}
+
+/// All kinds, by their first word.
+pub fn print() {
+    let mut group = "";
+    for (what, count) in &*lock(&COUNTS) {
+        let (first, rest) = what.split_once(' ').unwrap_or((what, ""));
+        if first != group {
+            group = first;
+            print!("\n{first:>8}:");
+        }
+        print!(" {rest} {count};");
+    }
+    println!();
+}
