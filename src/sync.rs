@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use event_listener::{Event, Listener};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::Mutex;
 #[cfg(all(loom, feature = "soft"))]
-pub(crate) use loom::sync::{Mutex, MutexGuard};
+pub(crate) use loom::sync::MutexGuard;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 
 #[cfg(not(loom))]
 pub(crate) use std::{
@@ -58,22 +60,33 @@ pub(crate) use table::waiters;
 #[cfg(not(loom))]
 pub(crate) use atomic_waker::AtomicWaker;
 
-/// Loom's, with the names of the other.
+/// A lock does what the other promises; and nobody touches it once it is gone, or loom tells.
 #[cfg(loom)]
-pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
+pub(crate) struct AtomicWaker {
+    waker: Mutex<Option<std::task::Waker>>,
+    life: Watches,
+}
 
 #[cfg(loom)]
 impl AtomicWaker {
     pub(crate) fn new() -> Self {
-        AtomicWaker(loom::future::AtomicWaker::new())
+        AtomicWaker {
+            waker: Mutex::new(None),
+            life: Watches::new(1),
+        }
+    }
+
+    fn replace(&self, waker: Option<std::task::Waker>) -> Option<std::task::Waker> {
+        self.life.read(0);
+        std::mem::replace(&mut *self.waker.lock().unwrap(), waker)
     }
 
     pub(crate) fn register(&self, waker: &std::task::Waker) {
-        self.0.register_by_ref(waker);
+        self.replace(Some(waker.clone()));
     }
 
     pub(crate) fn take(&self) -> Option<std::task::Waker> {
-        self.0.take_waker()
+        self.replace(None)
     }
 }
 
@@ -91,6 +104,83 @@ pub(crate) fn this_thread() -> u64 {
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     hasher.hash_one(loom::thread::current().id()) | 1
 }
+
+#[cfg(loom)]
+impl Drop for AtomicWaker {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.life.write(0);
+        }
+    }
+}
+
+/// Tells loom who reads and writes which slot, where the crate's own atomics would not show a race: loom
+/// knows no load that comes late. Otherwise nothing.
+pub(crate) struct Watches(#[cfg(loom)] Box<[UnsafeCell<()>]>);
+
+// SAFETY: there is nothing in it to race for; loom tells whether it is used as if there were.
+#[cfg(loom)]
+unsafe impl Sync for Watches {}
+
+#[cfg_attr(not(loom), allow(unused_variables, reason = "nobody watches"))]
+impl Watches {
+    pub(crate) fn new(slots: usize) -> Self {
+        Watches(
+            #[cfg(loom)]
+            (0..slots).map(|_| UnsafeCell::new(())).collect(),
+        )
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, at: usize) {
+        #[cfg(loom)]
+        self.0[at].with(|_| ());
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, at: usize) {
+        #[cfg(loom)]
+        self.0[at].with_mut(|_| ());
+    }
+}
+
+/// What one at a time may use. Loom reports two who do.
+#[cfg(loom)]
+pub(crate) use loom::cell::{MutPtr, UnsafeCell};
+
+#[cfg(not(loom))]
+mod cell {
+    /// std's, with the names of loom's.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    /// In a model, the use lasts as long as this.
+    pub(crate) struct MutPtr<T>(*mut T);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn get_mut(&self) -> MutPtr<T> {
+            MutPtr(self.0.get())
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner()
+        }
+    }
+
+    impl<T> MutPtr<T> {
+        #[inline]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0)
+        }
+    }
+}
+
+#[cfg(not(loom))]
+pub(crate) use cell::{MutPtr, UnsafeCell};
 
 /// In a model, a spin gives the other threads a turn.
 #[cfg(loom)]

@@ -1,14 +1,18 @@
 //! What the models share: how they are explored, the bytes, a registrar that counts.
 #![allow(dead_code, reason = "each model uses some of it")]
 
+pub mod queues;
+
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use loom::cell::UnsafeCell;
-use rdma_mr::Access;
+use loom::sync::atomic::AtomicU64;
 use rdma_mr::registration::{Deregister, Registered, Registrar as IsRegistrar};
+use rdma_mr::{Access, LocalMr};
 
 /// Explores `model` up to a bound of preemptions, and fails if that explored fewer executions than
 /// `least`: a model that explores nothing shows nothing.
@@ -71,6 +75,53 @@ impl Registrar {
         Arc::new(Registrar {
             ended: Arc::default(),
         })
+    }
+}
+
+/// Regions that nobody has.
+pub fn regions<const N: usize>() -> [LocalMr; N] {
+    let registrar = Registrar::new();
+    std::array::from_fn(|_| LocalMr::register(&registrar, vec![0u8; 8]).unwrap())
+}
+
+/// A way for the numbers of work requests from thread to thread. Its edge is what the model gives it:
+/// that of a NIC (AX-1, AX-2), or none, so that only the crate's own edges hand anything on.
+pub struct Wire {
+    places: [AtomicU64; 4],
+    edge: bool,
+}
+
+impl Wire {
+    pub fn new(edge: bool) -> Arc<Self> {
+        Arc::new(Wire {
+            places: std::array::from_fn(|_| AtomicU64::new(0)),
+            edge,
+        })
+    }
+
+    pub fn put(&self, at: usize, wr_id: u64) {
+        self.places[at].store(wr_id, if self.edge { Release } else { Relaxed });
+    }
+
+    /// The number, if it is there.
+    pub fn look(&self, at: usize) -> Option<u64> {
+        let wr_id = self.places[at].load(if self.edge { Acquire } else { Relaxed });
+        (wr_id != 0).then_some(wr_id)
+    }
+
+    /// Waits for it.
+    pub fn take(&self, at: usize) -> u64 {
+        insist(|| self.look(at))
+    }
+}
+
+/// Calls `attempt` until it has a result, and lets the others go on in between.
+pub fn insist<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(result) = attempt() {
+            return result;
+        }
+        loom::thread::yield_now();
     }
 }
 

@@ -1,6 +1,5 @@
 //! Operations as futures.
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -19,6 +18,7 @@ use super::ticket::{Outcome, Ticket, Waiting};
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Holder};
 use crate::mr::LocalMrReadAccess;
+use crate::sync::UnsafeCell;
 use crate::work::{QueuePair, RemoteAddr, SendFlags, SendOp};
 
 /// A queue pair whose operations are futures, for any number of tasks and threads at a time.
@@ -260,15 +260,17 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
         let mut room = None;
         let (id, waiting) = loop {
             let turn = self.turn.acquire_async(Holder::CpuWrite).await?;
-            // SAFETY: ASYNC-1: this is the turn, until it is dropped below.
-            let endpoint = unsafe { &mut *self.endpoint.get() };
             // Who has the turn alone adds to it.
             let was_empty = side.ring.len() == 0;
-            // The ticket's guard before anything else: giving the turn back runs others' wakers, and
-            // one may panic.
-            let posted = post(endpoint, holds, ticket).map(|id| {
-                let slot = side.ring.ticket(id.sequence());
-                (id, Waiting::new(ticket, slot))
+            let posted = self.endpoint.get_mut().with(|endpoint| {
+                // SAFETY: ASYNC-1: this is the turn, until it is dropped below.
+                let posted = post(unsafe { &mut *endpoint }, holds, ticket);
+                // The ticket's guard before anything else: giving the turn back runs others' wakers,
+                // and one may panic.
+                posted.map(|id| {
+                    let slot = side.ring.ticket(id.sequence());
+                    (id, Waiting::new(ticket, slot))
+                })
             });
             drop(turn);
             let Rejected { value, error } = match posted {

@@ -15,7 +15,7 @@ use super::hold::HoldWord;
 use super::number::Numbers;
 use super::ticket::{Outcome, Ticket};
 use crate::leaks;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, Watches};
 
 /// The last word of a slot.
 const LAST: u64 = 1 << 1;
@@ -40,6 +40,7 @@ pub(super) struct Marks {
 pub(super) struct Ring {
     /// For each slot the address of a ticket, and its words.
     cells: Box<[AtomicU64]>,
+    watches: Watches,
     stride: usize,
     mask: u64,
     capacity: u64,
@@ -56,6 +57,7 @@ impl Ring {
         let slots = capacity.max(1).next_power_of_two() as usize;
         Arc::new(Ring {
             cells: (0..slots * stride).map(|_| AtomicU64::new(0)).collect(),
+            watches: Watches::new(slots),
             stride,
             mask: slots as u64 - 1,
             capacity: capacity.into(),
@@ -79,8 +81,13 @@ impl Ring {
     }
 
     #[inline]
+    fn place(&self, sequence: u64) -> usize {
+        (sequence & self.mask) as usize
+    }
+
+    #[inline]
     fn slot(&self, sequence: u64) -> &[AtomicU64] {
-        let at = (sequence & self.mask) as usize * self.stride;
+        let at = self.place(sequence) * self.stride;
         &self.cells[at..at + self.stride]
     }
 
@@ -130,6 +137,7 @@ impl Ring {
     /// Writes a slot that is free and not published.
     #[inline]
     pub(super) fn write(&self, sequence: u64, holds: &[HoldWord], marks: Marks) {
+        self.watches.write(self.place(sequence));
         let slot = self.slot(sequence);
         let mut first = 0;
         if marks.signaled {
@@ -199,6 +207,7 @@ impl Ring {
     /// - **RING-1**, and it is not released a second time.
     #[inline]
     pub(super) unsafe fn release(&self, sequence: u64) {
+        self.watches.read(self.place(sequence));
         let slot = self.slot(sequence);
         // Ordering: Relaxed. Published by the tail.
         let first = slot[1].load(Ordering::Relaxed);

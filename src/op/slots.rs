@@ -15,7 +15,7 @@ use super::prepared::{Prepared, Take};
 use super::ticket::Completion;
 use crate::error::{Error, Rejected, Result};
 use crate::leaks;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, Watches};
 use crate::work::WcStatus;
 
 const INDEX_BITS: u32 = 20;
@@ -47,6 +47,7 @@ struct Slots {
     /// The first slot of those that were given back, plus 1.
     freed: AtomicU64,
     words: Box<[AtomicU64]>,
+    watches: Watches,
     width: usize,
     capacity: u32,
     numbers: Numbers,
@@ -64,6 +65,7 @@ impl Slots {
                 .collect(),
             freed: AtomicU64::new(0),
             words: zeros(capacity as usize * width),
+            watches: Watches::new(capacity as usize),
             width,
             capacity,
             numbers: Numbers::of_shared_queue(),
@@ -101,6 +103,7 @@ impl Slots {
 
     /// Writes a slot that is free, and lets completers see it.
     fn write(&self, at: usize, holds: &[HoldWord]) -> OpId {
+        self.watches.write(at);
         for (n, cell) in self.words(at).iter().enumerate() {
             let word = holds.get(n).map_or(0, |word| word.to_bits());
             // Ordering: Relaxed. Published by the state.
@@ -114,6 +117,7 @@ impl Slots {
     }
 
     fn holds(&self, at: usize) -> impl Iterator<Item = HoldWord> {
+        self.watches.read(at);
         self.words(at)
             .iter()
             // Ordering: Relaxed. Published by the state.

@@ -1,11 +1,10 @@
 //! Who may use a poller's table: one at a time.
 
-use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
 use super::table::Table;
 use crate::gate::{Gate, Holder};
-use crate::sync::{AtomicU64, Ordering, this_thread};
+use crate::sync::{AtomicU64, MutPtr, Ordering, UnsafeCell, this_thread};
 
 /// The table and the turn to use it.
 pub(super) struct Turns {
@@ -59,7 +58,10 @@ impl Turns {
     fn entered(&self) -> Turn<'_> {
         // Ordering: Relaxed. A thread compares it with itself alone.
         self.owner.store(this_thread(), Ordering::Relaxed);
-        Turn { turns: self }
+        Turn {
+            table: self.table.get_mut(),
+            end: End { turns: self },
+        }
     }
 
     fn is_mine(&self) -> bool {
@@ -72,22 +74,33 @@ impl Turns {
         if !self.is_mine() {
             return false;
         }
-        // SAFETY: POLLER-1: this thread has the turn, and `Turn` borrows the cell for no longer than
-        // it takes to look.
-        unsafe { &mut *self.left.get() }.push(left);
+        self.left.get_mut().with(|all| {
+            // SAFETY: POLLER-1: this thread has the turn, and `Turn` borrows the cell for no longer than
+            // it takes to look.
+            unsafe { &mut *all }.push(left);
+        });
         true
     }
 }
 
 /// The turn.
 pub(super) struct Turn<'a> {
+    /// Given up before the turn ends.
+    table: MutPtr<Table>,
+    end: End<'a>,
+}
+
+/// The end of a turn.
+struct End<'a> {
     turns: &'a Turns,
 }
 
 impl Turn<'_> {
     fn next_left(&self) -> Option<Left> {
-        // SAFETY: POLLER-1: this is the turn; the borrow ends here.
-        unsafe { &mut *self.turns.left.get() }.pop()
+        self.end.turns.left.get_mut().with(|all| {
+            // SAFETY: POLLER-1: this is the turn; the borrow ends here.
+            unsafe { &mut *all }.pop()
+        })
     }
 }
 
@@ -97,7 +110,7 @@ impl Deref for Turn<'_> {
     #[inline]
     fn deref(&self) -> &Table {
         // SAFETY: POLLER-1: this is the turn.
-        unsafe { &*self.turns.table.get() }
+        self.table.with(|table| unsafe { &*table })
     }
 }
 
@@ -105,7 +118,7 @@ impl DerefMut for Turn<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Table {
         // SAFETY: POLLER-1: this is the turn.
-        unsafe { &mut *self.turns.table.get() }
+        self.table.with(|table| unsafe { &mut *table })
     }
 }
 
@@ -117,6 +130,11 @@ impl Drop for Turn<'_> {
                 unsafe { queues.settle(left.destroyed) };
             }
         }
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
         // Ordering: Relaxed, as in `entered`.
         self.turns.owner.store(0, Ordering::Relaxed);
         // SAFETY: GATE-1: this is the hold that `entered` took over; the gate is borrowed.
