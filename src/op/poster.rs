@@ -9,7 +9,7 @@ use super::gather::Holding;
 use super::number::{Numbers, OpId};
 use super::prepared::{Prepared, Take};
 use super::ring::{Marks, Ring};
-use super::ticket::Ticket;
+use super::ticket::{Ticket, Waiting};
 use crate::error::{Error, Rejected, Result};
 use crate::work::SendFlags;
 
@@ -136,12 +136,12 @@ impl Poster {
     }
 
     #[inline]
-    pub(super) fn prepare_watched<H: Holding>(
-        &mut self,
+    pub(super) fn prepare_watched<'p, H: Holding>(
+        &'p mut self,
         mut holds: H,
         flags: SendFlags,
-        ticket: Option<Pin<&Ticket>>,
-    ) -> Result<Prepared<'_, H>, Rejected<H>> {
+        ticket: Option<Pin<&'p Ticket>>,
+    ) -> Result<Prepared<'p, H>, Rejected<H>> {
         let inline = flags.contains(SendFlags::INLINE);
         let marks = Marks {
             signaled: self.is_signaled(flags),
@@ -153,7 +153,7 @@ impl Poster {
         }
         self.ring.publish(self.tail);
         let id = self.ring.numbers().id(self.tail - 1);
-        Ok(Prepared::new(self, holds, id, inline))
+        Ok(Prepared::new(self, holds, id, inline, ticket))
     }
 
     fn is_signaled(&self, flags: SendFlags) -> bool {
@@ -215,7 +215,11 @@ fn full(capacity: u64) -> Error {
 }
 
 impl Take for Poster {
-    fn take_back(&mut self, _latest: OpId) {
+    fn take_back(&mut self, latest: OpId, ticket: Option<Pin<&Ticket>>) {
+        if let Some(ticket) = ticket {
+            // A poller that fails tells all whose operations it finds in the ring, posted or not.
+            drop(Waiting::new(ticket, self.ring.ticket(latest.sequence())));
+        }
         self.roll_back(self.tail - 1);
     }
 }

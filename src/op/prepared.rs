@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::pin::Pin;
 
 use super::Poster;
 use super::gather::Holding;
 use super::number::OpId;
+use super::ticket::Ticket;
 use crate::work::Sge;
 
 /// What a work request that was not posted is given back to. Sealed.
 pub trait Take {
-    /// The latest one, or any one of those whose completions come in any order.
-    fn take_back(&mut self, id: OpId);
+    /// The latest one, or any one of those whose completions come in any order. Nobody touches its
+    /// ticket any more.
+    fn take_back(&mut self, id: OpId, ticket: Option<Pin<&Ticket>>);
 }
 
 /// A work request that is about to be posted. Dropped, it is taken back, and the holds are released
@@ -22,16 +25,25 @@ pub struct Prepared<'p, H: Holding, P: Take = Poster> {
     holds: ManuallyDrop<H>,
     id: OpId,
     inline: bool,
+    /// Found in the slot until this is taken back.
+    ticket: Option<Pin<&'p Ticket>>,
 }
 
 impl<'p, H: Holding, P: Take> Prepared<'p, H, P> {
     #[inline]
-    pub(super) fn new(poster: &'p mut P, holds: H, id: OpId, inline: bool) -> Self {
+    pub(super) fn new(
+        poster: &'p mut P,
+        holds: H,
+        id: OpId,
+        inline: bool,
+        ticket: Option<Pin<&'p Ticket>>,
+    ) -> Self {
         Prepared {
             poster,
             holds: ManuallyDrop::new(holds),
             id,
             inline,
+            ticket,
         }
     }
 
@@ -67,8 +79,8 @@ impl<'p, H: Holding, P: Take> Prepared<'p, H, P> {
     /// It was not posted: gives the holds back.
     pub fn take_back(self) -> H {
         let mut prepared = ManuallyDrop::new(self);
-        let id = prepared.id;
-        prepared.poster.take_back(id);
+        let (id, ticket) = (prepared.id, prepared.ticket);
+        prepared.poster.take_back(id, ticket);
         // SAFETY: PREPARED-1: `prepared` is not dropped.
         unsafe { ManuallyDrop::take(&mut prepared.holds) }
     }
@@ -76,7 +88,7 @@ impl<'p, H: Holding, P: Take> Prepared<'p, H, P> {
 
 impl<H: Holding, P: Take> Drop for Prepared<'_, H, P> {
     fn drop(&mut self) {
-        self.poster.take_back(self.id);
+        self.poster.take_back(self.id, self.ticket);
         // SAFETY: PREPARED-1: this is the drop.
         unsafe { ManuallyDrop::drop(&mut self.holds) };
     }

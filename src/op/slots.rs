@@ -5,6 +5,7 @@
 //! poster takes as a whole when its own is empty: nobody takes single slots from a list that is shared.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::done::Over;
@@ -12,7 +13,7 @@ use super::gather::Holding;
 use super::hold::HoldWord;
 use super::number::{Numbers, OpId};
 use super::prepared::{Prepared, Take};
-use super::ticket::Completion;
+use super::ticket::{Completion, Ticket};
 use crate::error::{Error, Rejected, Result};
 use crate::leaks;
 use crate::sync::{AtomicU64, Ordering, Watches};
@@ -203,7 +204,7 @@ impl SlotPoster {
             return Err(Rejected::new(holds, Error::QueueFull { capacity }));
         };
         let id = self.slots.write(at, holds.words());
-        Ok(Prepared::new(self, holds, id, false))
+        Ok(Prepared::new(self, holds, id, false, None))
     }
 
     fn take(&mut self) -> Option<usize> {
@@ -220,7 +221,7 @@ impl SlotPoster {
 }
 
 impl Take for SlotPoster {
-    fn take_back(&mut self, id: OpId) {
+    fn take_back(&mut self, id: OpId, _ticket: Option<Pin<&Ticket>>) {
         if let Some(at) = self.slots.claim(id.wr_id()) {
             // Ordering: Relaxed. The list is the poster's own.
             self.slots.next[at].store(self.free, Ordering::Relaxed);

@@ -50,7 +50,7 @@ const GONE: u64 = 8;
 const LOST: u64 = 16;
 
 /// The cell.
-pub(super) struct Ticket {
+pub struct Ticket {
     /// The bits above, the status from bit 8 on, the length from bit 32 on.
     state: AtomicU64,
     /// Immediate data, and from bit 32 on the provider's code.
