@@ -1,0 +1,329 @@
+//! The changes, by file.
+
+use super::Mutant;
+
+/// What is wrong then, the text that stands exactly once in the file, what comes in its place, and a
+/// model that must fail: its file in `loom_tests/`, and its name.
+const fn mutant(
+    name: &'static str,
+    from: &'static str,
+    to: &'static str,
+    model: (&'static str, &'static str),
+) -> Mutant {
+    Mutant {
+        name,
+        from,
+        to,
+        model,
+    }
+}
+
+pub const MUTANTS: &[(&str, &[Mutant])] = &[
+    ("src/gate/mod.rs", GATE),
+    ("src/gate/wait.rs", GATE_WAIT),
+    ("src/op/ring.rs", RING),
+    ("src/op/completer.rs", COMPLETER),
+    ("src/op/poster.rs", POSTER),
+    ("src/op/slots.rs", SLOTS),
+    ("src/op/ticket.rs", TICKET),
+    ("src/op/future.rs", FUTURE),
+    ("src/op/poller.rs", POLLER),
+    ("src/op/table.rs", TABLE),
+];
+
+const GATE: &[Mutant] = &[
+    mutant(
+        "exclusive release Release -> Relaxed",
+        "compare_exchange(seen, left, Ordering::Release,",
+        "compare_exchange(seen, left, Ordering::Relaxed,",
+        ("gate", "a_reader_sees_a_nic_write_whole"),
+    ),
+    mutant(
+        "shared release Release -> Relaxed",
+        "fetch_sub(holder.unit(), Ordering::Release)",
+        "fetch_sub(holder.unit(), Ordering::Relaxed)",
+        ("gate", "a_nic_write_comes_after_the_last_reader"),
+    ),
+    mutant(
+        "shared acquire Acquire -> Relaxed",
+        "fetch_add(holder.unit(), Ordering::Acquire)",
+        "fetch_add(holder.unit(), Ordering::Relaxed)",
+        ("gate", "a_try_that_succeeds_sees_the_write_whole"),
+    ),
+    mutant(
+        "exclusive acquire Acquire -> Relaxed",
+        "Ordering::Acquire,\n                Ordering::Relaxed,",
+        "Ordering::Relaxed,\n                Ordering::Relaxed,",
+        ("gate", "exclusive_sides_and_a_reader_exclude_each_other"),
+    ),
+    mutant(
+        "a release wakes nobody",
+        "if owed.wake {",
+        "if false {",
+        ("gate", "no_wake_up_of_a_thread_is_lost"),
+    ),
+];
+
+const GATE_WAIT: &[Mutant] = &[mutant(
+    "parking without looking at what the mark showed",
+    "Look::Blocked(_) => place.mark()?,",
+    "Look::Blocked(entry) => place.mark().map(|_| entry)?,",
+    ("gate", "no_wake_up_of_a_thread_is_lost"),
+)];
+
+const RING: &[Mutant] = &[
+    mutant(
+        "publishing slots Release -> Relaxed",
+        "tail.store(tail, Ordering::Release)",
+        "tail.store(tail, Ordering::Relaxed)",
+        ("ring", "slots_go_round"),
+    ),
+    mutant(
+        "seeing published slots Acquire -> Relaxed",
+        "self.tail.load(Ordering::Acquire)",
+        "self.tail.load(Ordering::Relaxed)",
+        ("ring", "a_completion_releases_those_before_it"),
+    ),
+    mutant(
+        "giving slots back Release -> Relaxed",
+        "head.store(head, Ordering::Release)",
+        "head.store(head, Ordering::Relaxed)",
+        ("ring", "slots_go_round"),
+    ),
+    mutant(
+        "seeing slots that were given back Acquire -> Relaxed",
+        "self.head.load(Ordering::Acquire)",
+        "self.head.load(Ordering::Relaxed)",
+        ("ring", "receives_end_in_any_order"),
+    ),
+    mutant(
+        "taking an inline slot without an RMW",
+        "let taken = slot[1].swap(empty, Ordering::Relaxed);",
+        "let taken = slot[1].load(Ordering::Relaxed);\n slot[1].store(empty, Ordering::Relaxed);",
+        ("ring", "an_inline_one_of_a_list_is_released_once"),
+    ),
+    mutant(
+        "taking a ticket without an RMW",
+        "let address = slot[0].swap(0, Ordering::Relaxed);",
+        "let address = slot[0].load(Ordering::Relaxed);\n slot[0].store(0, Ordering::Relaxed);",
+        ("future", "a_dropped_future_is_not_touched"),
+    ),
+];
+
+const COMPLETER: &[Mutant] = &[
+    mutant(
+        "what is released stays the oldest",
+        "second time.\n        self.head += 1;",
+        "second time.\n        self.head += u64::from(sequence == 0);",
+        ("ring", "slots_go_round"),
+    ),
+    mutant(
+        "what lies beyond the tail is found",
+        "if distance >= self.tail_seen - self.head {\n                return None;",
+        "if distance > self.tail_seen - self.head {\n                return None;",
+        ("ring", "slots_go_round"),
+    ),
+    mutant(
+        "a receive that is over is not marked",
+        "self.ring.mark_taken(sequence);",
+        "if false { self.ring.mark_taken(sequence); }",
+        ("ring", "receives_end_in_any_order"),
+    ),
+];
+
+const POSTER: &[Mutant] = &[
+    mutant(
+        "a refused future's ticket stays in its slot",
+        "drop(Waiting::new(ticket, self.ring.ticket(latest.sequence())));",
+        "std::mem::forget(Waiting::new(ticket, self.ring.ticket(latest.sequence())));",
+        ("future", "a_refused_future_is_not_touched"),
+    ),
+    mutant(
+        "what was taken back stays in the completer's sight",
+        "self.tail = tail;\n        self.ring.publish(tail);",
+        "self.tail = tail;",
+        ("ring", "a_post_that_is_taken_back_leaves_no_trace"),
+    ),
+];
+
+const SLOTS: &[Mutant] = &[
+    mutant(
+        "publishing a slot Release -> Relaxed",
+        "store(generation << 1 | BUSY, Ordering::Release)",
+        "store(generation << 1 | BUSY, Ordering::Relaxed)",
+        ("slots", "slots_go_round_between_three"),
+    ),
+    mutant(
+        "claiming a slot Acquire -> Relaxed",
+        "compare_exchange(busy, free, Ordering::Acquire,",
+        "compare_exchange(busy, free, Ordering::Relaxed,",
+        ("slots", "slots_go_round_between_three"),
+    ),
+    mutant(
+        "claiming a slot without an RMW",
+        ".compare_exchange(busy, free, Ordering::Acquire, Ordering::Relaxed)\n            .is_ok()",
+        ".load(Ordering::Acquire) == busy && { state.store(free, Ordering::Relaxed); true }",
+        ("slots", "a_wr_id_is_good_for_one_completion"),
+    ),
+    mutant(
+        "a slot's generation stays the same",
+        "(((busy >> 1) + 1) & GENERATIONS) << 1",
+        "busy & !BUSY",
+        ("slots", "a_wr_id_is_good_for_one_completion"),
+    ),
+    mutant(
+        "giving a slot back Release -> Relaxed",
+        "Ordering::Release,\n                Ordering::Relaxed,",
+        "Ordering::Relaxed,\n                Ordering::Relaxed,",
+        ("slots", "slots_go_round_between_three"),
+    ),
+    mutant(
+        "fetching what was given back Acquire -> Relaxed",
+        "freed.swap(0, Ordering::Acquire)",
+        "freed.swap(0, Ordering::Relaxed)",
+        ("slots", "slots_go_round_between_three"),
+    ),
+    mutant(
+        "giving a slot back without an RMW",
+        "self.freed.compare_exchange(\n                first,\n                at as u64 + 1,\n                \
+         Ordering::Release,\n                Ordering::Relaxed,\n            );",
+        "Ok::<(), u64>(self.freed.store(at as u64 + 1, Ordering::Release));",
+        ("slots", "slots_go_round_between_three"),
+    ),
+    mutant(
+        "fetching what was given back without an RMW",
+        "self.slots.freed.swap(0, Ordering::Acquire);",
+        "self.slots.freed.load(Ordering::Acquire); self.slots.freed.store(0, Ordering::Relaxed);",
+        ("slots", "a_receive_that_is_taken_back_leaves_no_trace"),
+    ),
+];
+
+const TICKET: &[Mutant] = &[
+    mutant(
+        "delivering Release -> Relaxed",
+        "store(state | DELIVERED, Ordering::Release)",
+        "store(state | DELIVERED, Ordering::Relaxed)",
+        ("future", "a_future_is_told_all_and_woken"),
+    ),
+    mutant(
+        "seeing what was delivered Acquire -> Relaxed",
+        "let state = self.state.load(Ordering::Acquire);",
+        "let state = self.state.load(Ordering::Relaxed);",
+        ("future", "a_future_is_told_all_and_woken"),
+    ),
+    mutant(
+        "the waker is taken before the delivery",
+        "ticket.state.store(state | DELIVERED, Ordering::Release);\n        let waker = ticket.waker.take();",
+        "let waker = ticket.waker.take();\n ticket.state.store(state | DELIVERED, Ordering::Release);",
+        ("future", "a_future_is_told_all_and_woken"),
+    ),
+    mutant(
+        "the waker is registered without another look",
+        "match self.ticket.outcome() {\n            Some(outcome) => Poll::Ready(outcome),\n            None => Poll::Pending,\n        }",
+        "Poll::Pending",
+        ("future", "the_latest_waker_counts"),
+    ),
+    mutant(
+        "finishing Release -> Relaxed",
+        ".store(state | DELIVERED | FINISHED, Ordering::Release)",
+        ".store(state | DELIVERED | FINISHED, Ordering::Relaxed)",
+        ("future", "a_dropped_future_is_not_touched"),
+    ),
+    mutant(
+        "seeing the finish Acquire -> Relaxed",
+        "while self.state.load(Ordering::Acquire)",
+        "while self.state.load(Ordering::Relaxed)",
+        ("future", "a_dropped_future_is_not_touched"),
+    ),
+    mutant(
+        "finished before the waker is taken",
+        "let waker = ticket.waker.take();",
+        "ticket.state.store(state | DELIVERED | FINISHED, Ordering::Release);\n let waker = ticket.waker.take();",
+        ("future", "a_dropped_future_is_not_touched"),
+    ),
+    mutant(
+        "withdrawing without an RMW",
+        ".compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);",
+        ".load(Ordering::Relaxed).eq(&address).then(|| self.slot.store(0, Ordering::Relaxed)).ok_or(());",
+        ("future", "a_dropped_future_is_not_touched"),
+    ),
+    mutant(
+        "a dropped future does not wait for the completer's last write",
+        "if withdrawn.is_err() {",
+        "if false && withdrawn.is_err() {",
+        ("future", "a_dropped_future_is_not_touched"),
+    ),
+];
+
+const FUTURE: &[Mutant] = &[
+    mutant(
+        "two at a time post",
+        "acquire_async(Holder::CpuWrite)",
+        "acquire_async(Holder::CpuRead)",
+        ("future", "two_post_and_poll_at_a_time"),
+    ),
+    mutant(
+        "waiting for room without another look",
+        "None => room = Some(side.poller.listen()),",
+        "None => {\n side.poller.listen().await;\n room = Some(side.poller.listen());\n }",
+        ("future", "who_waits_for_room_is_told"),
+    ),
+    mutant(
+        "a future does not ask whether polling has failed",
+        "Poll::Pending if side.poller.is_broken() =>",
+        "Poll::Pending if false =>",
+        ("future", "a_future_learns_that_polling_failed"),
+    ),
+];
+
+const POLLER: &[Mutant] = &[
+    mutant(
+        "who gives up has no fence",
+        "self.shared.broken.store(1, Ordering::Relaxed);\n        crate::sync::fence(Ordering::SeqCst);",
+        "self.shared.broken.store(1, Ordering::Relaxed);",
+        ("future", "a_future_learns_that_polling_failed"),
+    ),
+    mutant(
+        "who asks whether polling has failed has no fence",
+        "crate::sync::fence(Ordering::SeqCst);\n        // Ordering: Relaxed, see the fence.",
+        "// Ordering: Relaxed, see the fence.",
+        ("future", "a_future_learns_that_polling_failed"),
+    ),
+    mutant(
+        "nobody is told of room",
+        "self.shared.ended.notify(usize::MAX);\n            wakers",
+        "wakers",
+        ("future", "who_waits_for_room_is_told"),
+    ),
+    mutant(
+        "nobody is woken",
+        "wakers.into_iter().flatten().for_each(Waker::wake);",
+        "drop(wakers);",
+        ("future", "a_future_is_told_all_and_woken"),
+    ),
+    mutant(
+        "the last look before the sleep takes no for an answer",
+        "true => Some(self.turn()),",
+        "true => self.try_turn(),",
+        ("poller", "who_sleeps_on_the_event_is_woken"),
+    ),
+    mutant(
+        "two at a time poll",
+        "try_permit(Holder::CpuWrite)",
+        "try_permit(Holder::CpuRead)",
+        ("poller", "every_completion_is_dealt_with_once"),
+    ),
+    mutant(
+        "the table is changed while another polls",
+        "acquire(Holder::CpuWrite)",
+        "acquire(Holder::CpuRead)",
+        ("poller", "queue_pairs_come_and_go_while_another_polls"),
+    ),
+];
+
+const TABLE: &[Mutant] = &[mutant(
+    "what was left is forgotten",
+    "self.places.get_mut(place)?, Place::Retired)",
+    "self.places.get_mut(place)?, if false { Place::Retired } else { Place::Free })",
+    ("poller", "queue_pairs_come_and_go_while_another_polls"),
+)];
