@@ -70,6 +70,9 @@ impl Completer {
     }
 
     /// The sequence number that `wr_id` has, if it is outstanding here.
+    ///
+    /// The tail that was seen may be one of a work request that was taken back since, and another has
+    /// its place: what that wrote is seen by AX-6, since its completion was polled.
     #[inline]
     fn find(&mut self, wr_id: u64) -> Option<u64> {
         let distance = self.ring.numbers().distance(self.head, wr_id)?;
