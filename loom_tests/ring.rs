@@ -225,6 +225,32 @@ fn receives_end_in_any_order() {
     });
 }
 
+/// Who sees that nothing is outstanding has room: an error that the queue is full would be for good.
+#[test]
+fn nothing_outstanding_is_room() {
+    explore("nothing_outstanding_is_room", 3, 50, || {
+        let regions = regions::<2>();
+        let (mut poster, mut completer) = recv_ring(1, 1);
+        let wire = Wire::new(false);
+        let completing = {
+            let wire = Arc::clone(&wire);
+            thread::spawn(move || {
+                let wr_id = wire.take(0);
+                insist(|| complete(&mut completer, wr_id));
+                completer
+            })
+        };
+        post(&mut poster, regions[0].begin_write().unwrap(), |wr_id| {
+            wire.put(0, wr_id);
+        });
+        insist(|| (poster.outstanding() == 0).then_some(()));
+        let prepared = poster.prepare(regions[1].begin_write().unwrap(), SIGNALED);
+        drop(prepared.expect("there is room"));
+        completing.join().unwrap();
+        assert!(all_free(&regions));
+    });
+}
+
 /// A list whose inline work request completes while the poster commits the list: both come to release
 /// it, and one does.
 #[test]

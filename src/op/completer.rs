@@ -18,6 +18,8 @@ use crate::work::WcStatus;
 pub struct Completer {
     ring: Arc<Ring>,
     head: u64,
+    /// How many are over: `head`, and receives after one whose completion has not come.
+    over: u64,
     tail_seen: u64,
 }
 
@@ -26,6 +28,7 @@ impl Completer {
         Completer {
             ring,
             head: 0,
+            over: 0,
             tail_seen: 0,
         }
     }
@@ -112,7 +115,7 @@ impl Completer {
         }
         // SAFETY: RING-1 by COMPLETE-1.
         unsafe { self.finish_head(outcome, wake) };
-        self.ring.give_back(self.head);
+        self.give_back_all();
         Some(Over::new(numbers.id(first), self.head - first, completion))
     }
 
@@ -130,16 +133,26 @@ impl Completer {
         if self.ring.is_taken(sequence) {
             return false;
         }
-        let untold = Untold::new(&self.ring, sequence, outcome);
+        // Also if the release panics: first it is told of, then its slot is given back, once.
+        let taken = Taken {
+            ring: &self.ring,
+            sequence,
+            head: &mut self.head,
+            over: &mut self.over,
+            tail: self.tail_seen,
+        };
+        let untold = Untold::new(taken.ring, sequence, outcome);
         // SAFETY: RING-1 by COMPLETE-1.
-        unsafe { self.ring.release(sequence) };
+        unsafe { taken.ring.release(sequence) };
         untold.tell(wake);
-        self.ring.mark_taken(sequence);
-        while self.head < self.tail_seen && self.ring.is_taken(self.head) {
-            self.head += 1;
-        }
-        self.ring.give_back(self.head);
         true
+    }
+
+    /// All before `head` are over, and none after it.
+    #[inline]
+    fn give_back_all(&mut self) {
+        self.over = self.head;
+        self.ring.give_back(self.head, self.over);
     }
 
     /// Releases the oldest, then tells.
@@ -173,7 +186,7 @@ impl Completer {
             // SAFETY: RING-1 by COMPLETE-2.
             unsafe { self.finish_head(Outcome::Gone, wake) };
         }
-        self.ring.give_back(self.head);
+        self.give_back_all();
         count
     }
 
@@ -189,7 +202,7 @@ impl Completer {
             }
             self.head += 1;
         }
-        self.ring.give_back(self.head);
+        self.give_back_all();
         count
     }
 
@@ -199,6 +212,26 @@ impl Completer {
         for sequence in self.head..self.tail_seen {
             Untold::new(&self.ring, sequence, outcome).tell(wake);
         }
+    }
+}
+
+/// A receive that is over. Dropped, it is marked, and the slots are given back that can be.
+struct Taken<'c> {
+    ring: &'c Ring,
+    sequence: u64,
+    head: &'c mut u64,
+    over: &'c mut u64,
+    tail: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.ring.mark_taken(self.sequence);
+        *self.over += 1;
+        while *self.head < self.tail && self.ring.is_taken(*self.head) {
+            *self.head += 1;
+        }
+        self.ring.give_back(*self.head, *self.over);
     }
 }
 

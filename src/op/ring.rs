@@ -36,6 +36,14 @@ pub(super) struct Marks {
     pub(super) ticket: Option<u64>,
 }
 
+/// How far the completer has come.
+struct Progress {
+    /// The sequence number of the oldest that is outstanding.
+    head: AtomicU64,
+    /// How many are over; of receives also those after one whose completion has not come.
+    over: AtomicU64,
+}
+
 /// What poster and completer share.
 pub(super) struct Ring {
     /// For each slot the address of a ticket, and its words.
@@ -45,8 +53,8 @@ pub(super) struct Ring {
     mask: u64,
     capacity: u64,
     numbers: Numbers,
-    /// The sequence number of the oldest that is outstanding; the completer's.
-    head: CachePadded<AtomicU64>,
+    /// The completer's.
+    progress: CachePadded<Progress>,
     /// The sequence number of the next one; the poster's.
     tail: CachePadded<AtomicU64>,
 }
@@ -62,7 +70,10 @@ impl Ring {
             mask: slots as u64 - 1,
             capacity: capacity.into(),
             numbers,
-            head: CachePadded::new(AtomicU64::new(0)),
+            progress: CachePadded::new(Progress {
+                head: AtomicU64::new(0),
+                over: AtomicU64::new(0),
+            }),
             tail: CachePadded::new(AtomicU64::new(0)),
         })
     }
@@ -100,8 +111,10 @@ impl Ring {
     pub(super) fn len(&self) -> usize {
         // Ordering: Relaxed. A number for people.
         let tail = self.tail.load(Ordering::Relaxed);
-        // Ordering: Relaxed, as above.
-        tail.saturating_sub(self.head.load(Ordering::Relaxed)) as usize
+        // Ordering: Acquire pairs with the Release of `give_back`: if none is outstanding, there is
+        // room for all.
+        let over = self.progress.over.load(Ordering::Acquire);
+        tail.saturating_sub(over) as usize
     }
 
     /// The sequence number of the oldest that is outstanding, for the poster.
@@ -109,7 +122,7 @@ impl Ring {
     pub(super) fn head(&self) -> u64 {
         // Ordering: Acquire pairs with the Release of `give_back`: the completer has read the slots
         // before that number, and they may be written again.
-        self.head.load(Ordering::Acquire)
+        self.progress.head.load(Ordering::Acquire)
     }
 
     /// Up to which sequence number there are operations, for the completer.
@@ -128,10 +141,13 @@ impl Ring {
         self.tail.store(tail, Ordering::Release);
     }
 
+    /// Gives back the slots before `head`; `over` are over, those and perhaps others after them.
     #[inline]
-    pub(super) fn give_back(&self, head: u64) {
+    pub(super) fn give_back(&self, head: u64, over: u64) {
         // Ordering: Release pairs with the Acquire of `head`.
-        self.head.store(head, Ordering::Release);
+        self.progress.head.store(head, Ordering::Release);
+        // Ordering: Release pairs with the Acquire of `len`.
+        self.progress.over.store(over, Ordering::Release);
     }
 
     /// Writes a slot that is free and not published.

@@ -92,9 +92,21 @@ const RING: &[Mutant] = &[
     ),
     mutant(
         "seeing slots that were given back Acquire -> Relaxed",
-        "self.head.load(Ordering::Acquire)",
-        "self.head.load(Ordering::Relaxed)",
+        "head.load(Ordering::Acquire)",
+        "head.load(Ordering::Relaxed)",
         ("ring", "receives_end_in_any_order"),
+    ),
+    mutant(
+        "counting what is over Release -> Relaxed",
+        "over.store(over, Ordering::Release)",
+        "over.store(over, Ordering::Relaxed)",
+        ("ring", "nothing_outstanding_is_room"),
+    ),
+    mutant(
+        "seeing what is over Acquire -> Relaxed",
+        "over.load(Ordering::Acquire)",
+        "over.load(Ordering::Relaxed)",
+        ("ring", "nothing_outstanding_is_room"),
     ),
     mutant(
         "taking an inline slot without an RMW",
@@ -125,8 +137,8 @@ const COMPLETER: &[Mutant] = &[
     ),
     mutant(
         "a receive that is over is not marked",
-        "self.ring.mark_taken(sequence);",
-        "if false { self.ring.mark_taken(sequence); }",
+        "self.ring.mark_taken(self.sequence);",
+        "if false { self.ring.mark_taken(self.sequence); }",
         ("ring", "receives_end_in_any_order"),
     ),
 ];
