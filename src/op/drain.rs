@@ -71,8 +71,9 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// Begins the end: moves the queue pair to ERR, so that what is outstanding is flushed. Then wait
     /// for it, as long as you like: see [`Drain`].
     pub fn drain(self) -> Drain<Q> {
-        let error = self.qp().modify_to_error().err();
+        // First: somebody else may poll for what is flushed at once.
         let (sends, recvs) = self.outstanding();
+        let error = self.qp().modify_to_error().err();
         Drain {
             outstanding: sends + recvs,
             endpoint: self,
