@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rdma_mr::op::{AsyncQueuePair, Done, Endpoint, Poller};
 use rdma_mr::registration::Registrar;
 use rdma_mr::work::{
-    CompletionEvents, CompletionQueue, QpCaps, QueuePair, RemoteAddr, SharedRecvQueue,
+    CompletionEvents, CompletionQueue, QpCaps, QueuePair, RemoteAddr, SharedRecvQueue, WcStatus,
+    WorkCompletion,
 };
 use rdma_mr::{Access, LocalMr, LocalMrWriteAccess, MrAccess, MrOptions};
 
@@ -52,6 +53,8 @@ pub trait Fabric: Sized + Send + Sync + 'static {
     /// Whether a receive that is posted in ERR gets a completion (rule R16 is about those where it
     /// does not).
     const FLUSHES_LATE_RECEIVES: bool;
+    /// How a receive ends whose memory is registered no more when its message comes.
+    const RECEIVE_WITHOUT_MEMORY: WcStatus;
 
     fn open() -> Self;
     fn pd(&self) -> &Arc<Self::Pd>;
@@ -61,8 +64,17 @@ pub trait Fabric: Sized + Send + Sync + 'static {
     fn srq(&self, capacity: u32, max_sge: u32) -> Self::Srq;
     fn qp_on(&self, cq: &Self::Cq, srq: &Self::Srq, caps: QpCaps) -> Self::Qp;
     fn connect(&self, a: &Self::Qp, b: &Self::Qp);
+    /// Scatter/gather elements that a work request takes at most.
+    fn max_sge(&self) -> u32;
+    /// Waits until this queue has lost a completion and its polls are about to say so.
+    fn await_overrun(&self, cq: &Self::Cq);
     /// Lets it do all that it can, if it acts only when told to.
     fn act(&self) {}
+
+    /// How many registrations there are: each keeps its protection domain.
+    fn registered(&self) -> usize {
+        Arc::strong_count(self.pd()) - 1
+    }
 
     /// Zeroed bytes that the peers have no right to.
     fn alloc(&self, length: usize) -> LocalMr {
@@ -140,6 +152,23 @@ pub fn finish<Q: QueuePair>(endpoint: &mut Endpoint<Q>, count: usize) -> Vec<Don
     let start = Instant::now();
     while all.len() < count {
         endpoint.poll(|done| all.push(done)).unwrap();
+        assert!(start.elapsed() < LONG, "{} of {count}", all.len());
+        std::thread::yield_now();
+    }
+    all
+}
+
+/// Polls until that many completions have come.
+#[track_caller]
+pub fn completions<C: CompletionQueue>(cq: &C, count: usize) -> Vec<WorkCompletion> {
+    let mut all = Vec::new();
+    let start = Instant::now();
+    while all.len() < count {
+        let mut one = [WorkCompletion::EMPTY];
+        if cq.poll(&mut one).unwrap() == 1 {
+            all.extend(one);
+            continue;
+        }
         assert!(start.elapsed() < LONG, "{} of {count}", all.len());
         std::thread::yield_now();
     }

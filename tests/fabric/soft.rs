@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rdma_mr::backend::soft::{CompletionQueue, Nic, ProtectionDomain, QueuePair, SharedRecvQueue};
-use rdma_mr::work::QpCaps;
+use rdma_mr::work::{CompletionEvents, QpCaps, WcStatus};
 
-use super::Fabric;
+use super::{Fabric, LONG};
 
 pub struct Soft {
     pub nic: Nic,
@@ -31,6 +31,7 @@ impl Fabric for Soft {
     type Srq = SharedRecvQueue;
 
     const FLUSHES_LATE_RECEIVES: bool = true;
+    const RECEIVE_WITHOUT_MEMORY: WcStatus = WcStatus::LocProtErr;
 
     fn open() -> Self {
         Self::on(Nic::new())
@@ -66,5 +67,14 @@ impl Fabric for Soft {
 
     fn act(&self) {
         self.nic.run_until_idle();
+    }
+
+    fn max_sge(&self) -> u32 {
+        16
+    }
+
+    /// It makes an event, although nobody has asked for one.
+    fn await_overrun(&self, cq: &CompletionQueue) {
+        assert!(cq.wait_event(Some(LONG)).unwrap(), "no overrun");
     }
 }

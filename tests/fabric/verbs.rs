@@ -1,13 +1,14 @@
 //! A real device: the first one, in the virtual machine soft-RoCE.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdma_mr::backend::verbs::{
-    CompletionQueue, Context, ProtectionDomain, QueuePair, SharedRecvQueue,
+    AsyncEvent, CompletionQueue, Context, ProtectionDomain, QueuePair, SharedRecvQueue,
 };
-use rdma_mr::work::QpCaps;
+use rdma_mr::work::{QpCaps, WcStatus};
 
-use super::Fabric;
+use super::{Fabric, LONG};
 
 pub struct Device {
     pub context: Context,
@@ -22,6 +23,8 @@ impl Fabric for Device {
 
     /// rxe does not.
     const FLUSHES_LATE_RECEIVES: bool = false;
+    /// By the book LOC_PROT_ERR.
+    const RECEIVE_WITHOUT_MEMORY: WcStatus = WcStatus::LocQpOpErr;
 
     fn open() -> Self {
         let context = Context::open(None).unwrap();
@@ -56,5 +59,19 @@ impl Fabric for Device {
 
     fn connect(&self, a: &QueuePair, b: &QueuePair) {
         QueuePair::connect_loopback(a, b, None).unwrap();
+    }
+
+    fn max_sge(&self) -> u32 {
+        self.context.limits().max_sge
+    }
+
+    /// The kernel tells the context, which is asked here, and passes it on to the queue.
+    fn await_overrun(&self, _cq: &Arc<CompletionQueue>) {
+        let start = Instant::now();
+        let told = || self.context.async_events().unwrap();
+        while !told().contains(&AsyncEvent::CqOverrun) {
+            assert!(start.elapsed() < LONG, "no overrun");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
