@@ -170,7 +170,11 @@ impl<F: Victim> Lane<F> {
             inboxes: [inbox(0), inbox(1)],
             sent: [0, 0],
             style,
-            left: random.within(30..600),
+            // Some see the rings go round many times.
+            left: match random.once_in(2) {
+                true => random.within(30..600),
+                false => random.within(2000..20_000),
+            },
         }
     }
 

@@ -134,6 +134,7 @@ const KINDS: &[&str] = &[
     "pair raw, by wr_id",
     "pair raw, by rings",
     "pair futures",
+    "pair gone round its rings",
     "reader looked",
     "reader looked twice",
     "reader wrote",

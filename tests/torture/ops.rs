@@ -221,7 +221,7 @@ pub fn shape(what: What, inline: bool, random: &mut Random) -> (usize, Holder) {
         What::Read => (1 + random.below(4500), Holder::NicWrite),
         What::Write if !inline => (1 + random.below(4500), Holder::NicRead),
         _ if inline => (1 + random.below(CAPS.max_inline as usize), Holder::NicRead),
-        _ if random.once_in(400) => (9000, Holder::NicRead),
+        _ if random.once_in(1500) => (9000, Holder::NicRead),
         _ => (1 + random.below(LONGEST), Holder::NicRead),
     }
 }
@@ -315,6 +315,12 @@ impl<F: Victim> Lane<F> {
             What::FetchAdd,
             What::CompareSwap,
         ]);
+        let side = random.below(2);
+        let takes_receive = matches!(what, What::Send | What::WriteImm);
+        // Messages without a receive hold up the whole queue, and the regions that it reads.
+        if takes_receive && !self.is_expected(1 - side) && !random.once_in(12) {
+            return None;
+        }
         let writes = matches!(what, What::Read | What::FetchAdd | What::CompareSwap);
         let mut flags = SendFlags::empty();
         flags.set(SendFlags::SIGNALED, !random.once_in(3));
@@ -324,15 +330,24 @@ impl<F: Victim> Lane<F> {
         let (length, holder) = shape(what, flags.contains(SendFlags::INLINE), random);
         let bytes = plan_of(world, what, length, random)?;
         let mut sending = Sending {
-            side: random.below(2),
+            side,
             lane: self,
             world,
             what,
             flags,
-            bad_key: matches!(what, What::Write | What::Read) && random.once_in(120),
+            bad_key: matches!(what, What::Write | What::Read) && random.once_in(300),
             random: Random(random.next()),
         };
         all(&bytes, holder, random, &mut sending)
+    }
+
+    /// Whether there may be a receive for one more message.
+    fn is_expected(&self, to: usize) -> bool {
+        let sends = self.ends[1 - to].endpoint.outstanding().0;
+        match self.inboxes[to].shared {
+            true => sends < 2,
+            false => self.ends[to].endpoint.outstanding().1 > sends,
+        }
     }
 
     /// Posts small messages until the queue is full.

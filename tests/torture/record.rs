@@ -256,6 +256,9 @@ impl Record {
     /// Its completion has been polled, and the holds on this side have been released.
     pub fn complete(self, outcome: &Outcome) {
         progress();
+        if outcome.sequence > 100 {
+            count("pair gone round its rings");
+        }
         let success = outcome.status.is_success();
         count(if success {
             self.kind

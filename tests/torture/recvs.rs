@@ -20,7 +20,10 @@ impl<F: Victim> Lane<F> {
     pub fn recv(&mut self, world: &World<F>, random: &mut Random) -> Option<()> {
         let side = random.below(2);
         let end = &mut self.ends[side];
-        if end.endpoint.qp().caps().max_recv_wr == 0 {
+        // Not so many that nobody else finds a region.
+        let room = end.endpoint.qp().caps().max_recv_wr as usize;
+        let many = random.pick(&[6, 6, room + 2]);
+        if room == 0 || end.endpoint.outstanding().1 > random.below(many) {
             return None;
         }
         let bytes = plan(&world.pool, LONGEST, random)?;
@@ -86,6 +89,9 @@ impl<'t, P: Recv, T: Fn() -> MutexGuard<'t, Table>> Consumer for Receiving<'_, P
 impl<F: Victim> Group<F> {
     /// Posts a receive to the shared queue.
     pub fn recv(&mut self, world: &World<F>, random: &mut Random) -> Option<()> {
+        if self.recvs.outstanding() > random.below(20) {
+            return None;
+        }
         let bytes = plan(&world.pool, LONGEST, random)?;
         let mut record = Record::new("op shared RECV", self.owner, None);
         record.inbox = Some(Arc::clone(&self.inbox));

@@ -164,8 +164,8 @@ impl Handle<'_> {
 
 /// Lengths of the regions in a pool: large ones for messages of several packets; parts of one
 /// registration; small ones, for inline messages and integers too.
-const LARGE: (usize, usize) = (32, 6000);
-const PARTS: (usize, usize) = (16, 3000);
+const LARGE: (usize, usize) = (48, 6000);
+const PARTS: (usize, usize) = (24, 3000);
 const SMALL: (usize, usize) = (24, 256);
 /// Parts of one registration.
 const SPLIT: usize = 4;

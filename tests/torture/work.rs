@@ -113,8 +113,8 @@ impl<F: Victim> Worker<'_, F> {
             self.add();
         }
         match self.random.below(1000) {
-            0 => self.renew_group(),
-            1..4 => self.world.fabric.trouble(self.world.role, &mut self.random),
+            0 if self.random.once_in(4) => self.renew_group(),
+            1 => self.world.fabric.trouble(self.world.role, &mut self.random),
             4..8 => self.world.pool.replace(&mut self.random),
             8..13 if self.world.role == Role::Plain => match self.random.below(3) {
                 0 => raw::by_wr_id(self.world, &mut self.random),
@@ -141,7 +141,7 @@ impl<F: Victim> Worker<'_, F> {
             32..62 => lane.send(world, random),
             62..65 => lane.send_list(world, random),
             65..71 if lane.style == Style::SharedRecv => self.group.recv(world, random),
-            71 if random.once_in(6) => {
+            71 if random.once_in(25) => {
                 count("failure queue pair to ERR");
                 let end = &lane.ends[random.below(2)];
                 let _ = end.endpoint.qp().modify_to_error();

@@ -38,7 +38,7 @@ Usage: cargo xtask <command>
 ";
 
 /// The limit of `vm test`, which boots once and runs many programs.
-const VM_TEST_TIMEOUT: Duration = Duration::from_secs(600);
+const VM_TEST_TIMEOUT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
     let result = dispatch(std::env::args_os().skip(1).collect());
