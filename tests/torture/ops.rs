@@ -308,9 +308,10 @@ impl<F: Victim> Lane<F> {
         let what = random.pick(&[
             What::Send,
             What::Send,
-            What::Send,
+            What::Write,
             What::Write,
             What::WriteImm,
+            What::Read,
             What::Read,
             What::FetchAdd,
             What::CompareSwap,

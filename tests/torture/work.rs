@@ -139,8 +139,8 @@ impl<F: Victim> Worker<'_, F> {
             0..28 => lane.recv(world, random),
             28..32 => lane.recv_list(world, random),
             32..62 => lane.send(world, random),
-            62..65 => lane.send_list(world, random),
-            65..71 if lane.style == Style::SharedRecv => self.group.recv(world, random),
+            62..68 => lane.send_list(world, random),
+            68..71 if lane.style == Style::SharedRecv => self.group.recv(world, random),
             71 if random.once_in(25) => {
                 count("failure queue pair to ERR");
                 let end = &lane.ends[random.below(2)];
