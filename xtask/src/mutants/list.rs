@@ -28,7 +28,9 @@ pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/op/ticket.rs", TICKET),
     ("src/op/future.rs", FUTURE),
     ("src/op/poller.rs", POLLER),
+    ("src/op/sleep.rs", SLEEP),
     ("src/op/table.rs", TABLE),
+    ("src/op/turn.rs", TURN),
 ];
 
 const GATE: &[Mutant] = &[
@@ -313,22 +315,26 @@ const POLLER: &[Mutant] = &[
         "drop(wakers);",
         ("future", "a_future_is_told_all_and_woken"),
     ),
-    mutant(
-        "the last look before the sleep takes no for an answer",
-        "true => Some(self.turn()),",
-        "true => self.try_turn(),",
-        ("poller", "who_sleeps_on_the_event_is_woken"),
-    ),
+];
+
+const SLEEP: &[Mutant] = &[mutant(
+    "the last look before the sleep takes no for an answer",
+    "true => self.turns().take(),",
+    "true => self.turns().try_take(),",
+    ("poller", "who_sleeps_on_the_event_is_woken"),
+)];
+
+const TURN: &[Mutant] = &[
     mutant(
         "two at a time poll",
-        "try_permit(Holder::CpuWrite)",
-        "try_permit(Holder::CpuRead)",
+        ".try_enter(Holder::CpuWrite)",
+        ".try_enter(Holder::CpuRead)",
         ("poller", "every_completion_is_dealt_with_once"),
     ),
     mutant(
         "the table is changed while another polls",
-        "acquire(Holder::CpuWrite)",
-        "acquire(Holder::CpuRead)",
+        ".enter(Holder::CpuWrite, None)",
+        ".enter(Holder::CpuRead, None)",
         ("poller", "queue_pairs_come_and_go_while_another_polls"),
     ),
 ];
