@@ -7,17 +7,14 @@ use std::task::Waker;
 use event_listener::{Event, EventListener};
 
 use super::Completer;
-use super::done::{Done, Over};
+use super::done::Done;
 use super::number::Numbers;
 use super::slots::SlotCompleter;
 use super::table::Table;
-use super::turn::{Left, Turn, Turns};
+use super::turn::{BATCH, Left, Turn, Turns};
 use crate::error::{Error, Result};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::work::{CompletionQueue, WorkCompletion};
-
-/// Completions taken off the queue at a time.
-const BATCH: usize = 16;
 
 /// Polls a completion queue, releases the holds of what is over, wakes the futures that wait for it. A
 /// handle: clones are the same poller.
@@ -56,6 +53,8 @@ struct Shared<C> {
     turns: Turns,
     /// Told after operations have ended: there is room in queues.
     ended: Event,
+    /// Set by who listens to that. While nobody does, a poll takes no lock of the event's.
+    listening: AtomicU64,
     /// Set when polling has failed.
     broken: AtomicU64,
     unknown: AtomicU64,
@@ -79,6 +78,7 @@ impl<C: CompletionQueue> Poller<C> {
                 cq,
                 turns: Turns::new(Table::default()),
                 ended: Event::new(),
+                listening: AtomicU64::new(0),
                 broken: AtomicU64::new(0),
                 unknown: AtomicU64::new(0),
             }),
@@ -139,9 +139,9 @@ impl<C: CompletionQueue> Poller<C> {
     ) -> Result<usize> {
         let mut total = 0;
         let mut unknown = None;
-        let mut batch = [WorkCompletion::EMPTY; BATCH];
         while let Some(mut turn) = turn() {
-            let taken = match self.shared.cq.poll(&mut batch) {
+            let (table, batch) = turn.table_and_batch();
+            let taken = match self.shared.cq.poll(batch) {
                 Ok(0) => break,
                 Ok(taken) => taken,
                 Err(error) => {
@@ -150,19 +150,22 @@ impl<C: CompletionQueue> Poller<C> {
                 }
             };
             let mut over = [None; BATCH];
-            let mut wakers = [const { None }; BATCH];
+            let mut wakers = None;
             let mut rest = Rest {
-                table: &mut turn,
+                table,
                 completions: batch[..taken].iter(),
             };
             let mut woken = 0;
             for (at, wc) in rest.completions.by_ref().enumerate() {
-                let mut wake = |waker: Waker| match wakers.get_mut(woken) {
-                    Some(place) => {
-                        *place = Some(waker);
-                        woken += 1;
+                let mut wake = |waker: Waker| {
+                    let places = wakers.get_or_insert_with(|| [const { None }; BATCH]);
+                    match places.get_mut(woken) {
+                        Some(place) => {
+                            *place = Some(waker);
+                            woken += 1;
+                        }
+                        None => waker.wake(),
                     }
-                    None => waker.wake(),
                 };
                 // SAFETY: COMPLETE-1: polled just now.
                 match unsafe { rest.table.finish(wc, &mut wake) } {
@@ -173,11 +176,15 @@ impl<C: CompletionQueue> Poller<C> {
             drop(rest);
             // What is called from here on may poll, post, or end queue pairs.
             drop(turn);
-            self.shared.ended.notify(usize::MAX);
-            wakers.into_iter().flatten().for_each(Waker::wake);
-            for done_now in over.into_iter().flatten().flat_map(Over::each) {
-                total += 1;
-                done(done_now);
+            self.tell_ended();
+            if let Some(wakers) = wakers {
+                wakers.into_iter().flatten().for_each(Waker::wake);
+            }
+            for over in over[..taken].iter().flatten() {
+                for done_now in over.each() {
+                    total += 1;
+                    done(done_now);
+                }
             }
             if taken < BATCH {
                 break;
@@ -199,7 +206,7 @@ impl<C: CompletionQueue> Poller<C> {
         // Ordering: Relaxed, made visible by the fence, which pairs with the one in `is_broken`: either
         // this sees a future's operation in its ring, or the future sees this.
         self.shared.broken.store(1, Ordering::Relaxed);
-        crate::sync::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         let mut wakers = Vec::new();
         turn.tell_all_lost(&mut |waker| wakers.push(waker));
         drop(turn);
@@ -210,14 +217,36 @@ impl<C: CompletionQueue> Poller<C> {
     /// Whether polling has failed, for who has posted something to wait for.
     pub(super) fn is_broken(&self) -> bool {
         // Ordering: SeqCst pairs with the fence in `give_up`.
-        crate::sync::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         // Ordering: Relaxed, see the fence.
         self.shared.broken.load(Ordering::Relaxed) != 0
     }
 
-    /// To be told when operations have ended.
+    /// To be told when operations have ended. Who has called this looks once more before it sleeps: it
+    /// is told only of what ends after that look.
     pub(super) fn listen(&self) -> EventListener {
-        self.shared.ended.listen()
+        let listener = self.shared.ended.listen();
+        // Ordering: Release pairs with the Acquire of `tell_ended`: the listener is on the list.
+        self.shared.listening.store(1, Ordering::Release);
+        // Ordering: SeqCst pairs with the fence of `tell_ended`.
+        fence(Ordering::SeqCst);
+        listener
+    }
+
+    /// Tells those who listen, if any: operations have ended.
+    #[inline]
+    fn tell_ended(&self) {
+        let listening = &self.shared.listening;
+        // Ordering: SeqCst pairs with the fence of `listen`: either this sees that somebody listens, or
+        // that one, who looks once more, sees what has ended.
+        fence(Ordering::SeqCst);
+        // Ordering: Relaxed, see the fence.
+        if listening.load(Ordering::Relaxed) != 0 {
+            // Before it tells: who sets it later is on the list for the next time, or sees what ended.
+            // Ordering: Acquire pairs with the Release of `listen`.
+            listening.swap(0, Ordering::Acquire);
+            self.shared.ended.notify(usize::MAX);
+        }
     }
 
     /// Whose turn it is to poll.

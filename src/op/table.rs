@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use super::Completer;
 use super::done::Over;
-use super::number::Numbers;
+use super::number::{Numbers, OpId};
 use super::ring::Ring;
 use super::slots::SlotCompleter;
 use super::ticket::{Completion, Outcome};
@@ -33,6 +33,14 @@ impl Queues {
                 false => queue.leak_all(&mut Waker::wake),
             })
             .sum()
+    }
+
+    #[inline]
+    fn queue(&mut self, recv: bool) -> &mut Option<Completer> {
+        match recv {
+            true => &mut self.recvs,
+            false => &mut self.sends,
+        }
     }
 
     fn both(&mut self) -> impl Iterator<Item = &mut Completer> {
@@ -87,10 +95,11 @@ impl Table {
         let completion = Completion::of(wc);
         let place = self.place_of(number);
         let over = match self.places.get_mut(place) {
-            Some(Place::Taken(queues)) if queues.qp_num == wc.qp_num => queues
-                .both()
+            Some(Place::Taken(queues)) if queues.qp_num == wc.qp_num => {
+                let queue = queues.queue(OpId::from_wr_id(wc.wr_id).is_recv()).as_mut();
                 // SAFETY: COMPLETE-1, as required of the caller.
-                .find_map(|queue| unsafe { queue.finish(wc.wr_id, completion, wake) }),
+                queue.and_then(|queue| unsafe { queue.finish(wc.wr_id, completion, wake) })
+            }
             Some(Place::Retired) => return Ok(None),
             _ if number > Numbers::QUEUES => {
                 let mut queues = self.shared.iter();
@@ -141,13 +150,8 @@ impl Table {
     pub(super) fn add(&mut self, number: usize, completer: Completer) {
         let place = self.place_of(number);
         if let Some(Place::Taken(queues)) = self.places.get_mut(place) {
-            let is_recv = completer.ring().numbers().is_recv();
-            let queue = if is_recv {
-                &mut queues.recvs
-            } else {
-                &mut queues.sends
-            };
-            *queue = Some(completer);
+            let recv = completer.ring().numbers().is_recv();
+            *queues.queue(recv) = Some(completer);
         }
     }
 

@@ -5,16 +5,27 @@ use std::ops::{Deref, DerefMut};
 use super::table::Table;
 use crate::gate::{Gate, Holder};
 use crate::sync::{AtomicU64, MutPtr, Ordering, UnsafeCell, this_thread};
+use crate::work::WorkCompletion;
+
+/// Completions taken off the queue at a time.
+pub(super) const BATCH: usize = 16;
 
 /// The table and the turn to use it.
 pub(super) struct Turns {
     gate: Gate,
     /// The thread that has the turn, or 0.
     owner: AtomicU64,
-    table: UnsafeCell<Table>,
+    desk: UnsafeCell<Desk>,
     /// Queue pairs that came to their end while this very thread had the turn: a waker, or memory that
     /// was freed, may have dropped one. They are seen to when the turn ends.
     left: UnsafeCell<Vec<Left>>,
+}
+
+/// What the turn is for.
+struct Desk {
+    table: Table,
+    /// Kept, because most polls find nothing: to fill it anew would be most of what they cost.
+    batch: [WorkCompletion; BATCH],
 }
 
 /// A queue pair that was destroyed, or could not be.
@@ -24,7 +35,7 @@ pub(super) struct Left {
     pub(super) destroyed: bool,
 }
 
-// SAFETY: POLLER-1: both cells are used by who has the turn, one thread at a time.
+// SAFETY: POLLER-1: the cells are used by who has the turn, one thread at a time.
 unsafe impl Sync for Turns {}
 
 impl Turns {
@@ -32,7 +43,10 @@ impl Turns {
         Turns {
             gate: Gate::new(),
             owner: AtomicU64::new(0),
-            table: UnsafeCell::new(table),
+            desk: UnsafeCell::new(Desk {
+                table,
+                batch: [WorkCompletion::EMPTY; BATCH],
+            }),
             left: UnsafeCell::new(Vec::new()),
         }
     }
@@ -59,7 +73,7 @@ impl Turns {
         // Ordering: Relaxed. A thread compares it with itself alone.
         self.owner.store(this_thread(), Ordering::Relaxed);
         Turn {
-            table: self.table.get_mut(),
+            desk: self.desk.get_mut(),
             end: End { turns: self },
         }
     }
@@ -86,7 +100,7 @@ impl Turns {
 /// The turn.
 pub(super) struct Turn<'a> {
     /// Given up before the turn ends.
-    table: MutPtr<Table>,
+    desk: MutPtr<Desk>,
     end: End<'a>,
 }
 
@@ -96,6 +110,14 @@ struct End<'a> {
 }
 
 impl Turn<'_> {
+    /// The table, and where completions are polled to.
+    #[inline]
+    pub(super) fn table_and_batch(&mut self) -> (&mut Table, &mut [WorkCompletion; BATCH]) {
+        // SAFETY: POLLER-1: this is the turn.
+        let desk = self.desk.with(|desk| unsafe { &mut *desk });
+        (&mut desk.table, &mut desk.batch)
+    }
+
     fn next_left(&self) -> Option<Left> {
         self.end.turns.left.get_mut().with(|all| {
             // SAFETY: POLLER-1: this is the turn; the borrow ends here.
@@ -110,7 +132,7 @@ impl Deref for Turn<'_> {
     #[inline]
     fn deref(&self) -> &Table {
         // SAFETY: POLLER-1: this is the turn.
-        self.table.with(|table| unsafe { &*table })
+        self.desk.with(|desk| unsafe { &(*desk).table })
     }
 }
 
@@ -118,7 +140,7 @@ impl DerefMut for Turn<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Table {
         // SAFETY: POLLER-1: this is the turn.
-        self.table.with(|table| unsafe { &mut *table })
+        self.desk.with(|desk| unsafe { &mut (*desk).table })
     }
 }
 

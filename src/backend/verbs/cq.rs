@@ -20,8 +20,11 @@ use super::{Context, check, failed, invalid, last_error, note_leak, os, wr};
 use crate::error::{Error, Result};
 use crate::work::{self, WorkCompletion};
 
-/// Completions taken off the queue in one `ibv_poll_cq`.
+/// Completions taken off the queue in one `ibv_poll_cq`, after the first.
 const BATCH: usize = 16;
+
+/// The same in the first: most polls find nothing, and those that do find little.
+const FEW: usize = 4;
 
 /// A completion queue (`struct ibv_cq`). Its queue pairs keep it alive.
 ///
@@ -153,7 +156,10 @@ unsafe impl work::CompletionQueue for CompletionQueue {
             ));
         }
         let mut taken = 0;
-        for out in out.chunks_mut(BATCH) {
+        while taken < out.len() {
+            let most = if taken == 0 { FEW } else { BATCH };
+            let end = out.len().min(taken + most);
+            let out = &mut out[taken..end];
             let mut batch = [const { MaybeUninit::<ibv_wc>::uninit() }; BATCH];
             // Providers leave out fields that mean nothing after an error: don't read garbage.
             for wc in &mut batch[..out.len()] {

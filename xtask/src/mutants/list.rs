@@ -293,20 +293,32 @@ const FUTURE: &[Mutant] = &[
 const POLLER: &[Mutant] = &[
     mutant(
         "who gives up has no fence",
-        "self.shared.broken.store(1, Ordering::Relaxed);\n        crate::sync::fence(Ordering::SeqCst);",
+        "self.shared.broken.store(1, Ordering::Relaxed);\n        fence(Ordering::SeqCst);",
         "self.shared.broken.store(1, Ordering::Relaxed);",
         ("future", "a_future_learns_that_polling_failed"),
     ),
     mutant(
         "who asks whether polling has failed has no fence",
-        "crate::sync::fence(Ordering::SeqCst);\n        // Ordering: Relaxed, see the fence.",
-        "// Ordering: Relaxed, see the fence.",
+        "fence(Ordering::SeqCst);\n        // Ordering: Relaxed, see the fence.\n        self.shared.broken",
+        "// Ordering: Relaxed, see the fence.\n        self.shared.broken",
         ("future", "a_future_learns_that_polling_failed"),
     ),
     mutant(
         "nobody is told of room",
-        "self.shared.ended.notify(usize::MAX);\n            wakers",
-        "wakers",
+        "self.tell_ended();",
+        "",
+        ("future", "who_waits_for_room_is_told"),
+    ),
+    mutant(
+        "who ended something does not look who listens",
+        "fence(Ordering::SeqCst);\n        // Ordering: Relaxed, see the fence.\n        if listening",
+        "// Ordering: Relaxed, see the fence.\n        if listening",
+        ("future", "who_waits_for_room_is_told"),
+    ),
+    mutant(
+        "who listens has no fence",
+        "fence(Ordering::SeqCst);\n        listener",
+        "listener",
         ("future", "who_waits_for_room_is_told"),
     ),
     mutant(
