@@ -1,29 +1,14 @@
 //! The example as a user runs it: over the NIC in software, and what it says when it can't.
 #![cfg(all(feature = "soft", not(loom)))]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod cli_util;
 
-/// Cargo builds the examples beside the tests.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    profile.join("examples/transfer")
+fn transfer(args: &[&str]) -> std::process::Output {
+    cli_util::run("transfer", args)
 }
 
-fn transfer(args: &[&str]) -> Output {
-    let output = Command::new(program()).args(args).output();
-    output.expect("run by `cargo test`, which builds the examples")
-}
-
-/// The one line that it says, when it fails.
 fn refusal(args: &[&str]) -> String {
-    let output = transfer(args);
-    assert_eq!(output.status.code(), Some(1), "{args:?}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(text.lines().count(), 1, "{text}");
-    text
+    cli_util::refusal("transfer", args)
 }
 
 #[test]

@@ -13,6 +13,8 @@ const FUNCTIONS: &str = include_str!("vm_test.sh");
 
 const MODES: &[&str] = &["send", "write", "read"];
 
+const EXAMPLES: [&str; 3] = ["transfer", "raw_verbs", "pingpong"];
+
 /// Each transfer has a port of its own: a closed one may stay taken for a while.
 const FIRST_PORT: u16 = 18515;
 
@@ -27,8 +29,11 @@ pub fn run(options: vm::Options) -> Result<()> {
         build("test").args(["--no-run", "--test", "verbs_*"]),
         "test",
     )?;
-    let examples = executables(build("build").args(["--example", "transfer"]), "example")?;
-    let (_, transfer) = examples.first().context("cargo built no `transfer`")?;
+    let mut command = build("build");
+    for name in EXAMPLES {
+        command.args(["--example", name]);
+    }
+    let examples = executables(&mut command, "example")?;
 
     let mut guest = Guest::new()?;
     let mut script = FUNCTIONS.to_owned();
@@ -37,7 +42,12 @@ pub fn run(options: vm::Options) -> Result<()> {
         guest.add_file(path, &program)?;
         script += &format!("run_test {name} {program}\n");
     }
-    guest.add_file(transfer, "/tests/transfer")?;
+    for name in EXAMPLES {
+        let mut built = examples.iter();
+        let example = built.find(|(example, _)| example == name);
+        let (_, path) = example.with_context(|| format!("cargo built no `{name}`"))?;
+        guest.add_file(path, &format!("/tests/{name}"))?;
+    }
     for (mode, port) in MODES.iter().zip(FIRST_PORT..) {
         script += &format!("run_transfer /tests/transfer {mode} {port}\n");
     }
@@ -46,6 +56,11 @@ pub fn run(options: vm::Options) -> Result<()> {
                /tests/transfer --connect $RDMA_MR_VM_ADDR:18531 $DATA\n";
     script += "run_refusal 'transfer of no file' 'cannot open' \\\n\
                /tests/transfer --connect $RDMA_MR_VM_ADDR:18532 /no/such/file\n";
+    script += "run_program raw_verbs /tests/raw_verbs\n";
+    script += "run_program 'pingpong --soft' /tests/pingpong --iterations 1000\n";
+    // Less than 3 % at the median: what the crate promises.
+    script += "run_pingpong 'pingpong --device --check 3' \\\n\
+               /tests/pingpong --device --iterations 3000 --block 10 --check 3\n";
     script += "finish\n";
     guest.add_script("/tests/run", &script);
     vm::boot(&options, guest, &["/tests/run".to_owned()])
