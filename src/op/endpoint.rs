@@ -292,9 +292,8 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// Polls for both of its queues; see [`Poller::poll_with`]. With a poller that others use as well,
     /// `done` is told of their operations, too.
     ///
-    /// After an operation that failed the queue pair is in ERR: [drain](Self::drain), close or drop the
-    /// endpoint. Not every device completes what is posted from then on (rule R16), so a wait for one
-    /// of those regions might not end otherwise.
+    /// After an operation that failed the queue pair is in ERR: [drain](Self::drain), close or drop it.
+    /// Not every device completes what is posted from then on (R16): a wait for it might not end.
     ///
     /// # Errors
     /// As [`Poller::poll`].

@@ -158,7 +158,7 @@ impl<C: CompletionQueue> Poller<C> {
             let mut woken = 0;
             for (at, wc) in rest.completions.by_ref().enumerate() {
                 let mut wake = |waker: Waker| {
-                    let places = wakers.get_or_insert_with(|| [const { None }; BATCH]);
+                    let places = wakers.get_or_insert([const { None }; BATCH]);
                     match places.get_mut(woken) {
                         Some(place) => {
                             *place = Some(waker);
