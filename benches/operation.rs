@@ -1,0 +1,246 @@
+//! What an operation costs from begin over the post's bookkeeping to its completion, as ratios against
+//! the shape that this crate replaces: a write guard that owns its region, in a map behind a mutex.
+//!
+//! Criterion times each by itself. A table follows in which all take turns within one run: read the
+//! ratios off there, on a machine that does other things as well.
+
+mod shapes;
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use crossbeam_utils::CachePadded;
+use shapes::paths::{self, both};
+
+/// Takes that many operations, and says how long that took.
+type Run = Box<dyn FnMut(u64) -> Duration>;
+
+struct Contestant {
+    name: &'static str,
+    run: Run,
+    /// The most that it may take of what the faster rival takes.
+    promised: Option<f64>,
+}
+
+const STD: &str = "rival: write_arc in a std Mutex<HashMap>";
+const PARKING_LOT: &str = "rival: write_arc in a parking_lot Mutex<HashMap>";
+
+fn contestant(name: &'static str, run: Run) -> Contestant {
+    Contestant {
+        name,
+        run,
+        promised: None,
+    }
+}
+
+impl Contestant {
+    fn promised(self, promised: f64) -> Self {
+        Contestant {
+            promised: Some(promised),
+            ..self
+        }
+    }
+}
+
+fn on_one_thread() -> Vec<Contestant> {
+    vec![
+        contestant("floor: two RMWs", alone(both(shapes::floor()))),
+        contestant("hold as wr_id", alone(both(shapes::hold_as_wr_id()))).promised(0.18),
+        contestant("ring", alone(both(shapes::ring()))).promised(0.3),
+        contestant("slots", alone(both(shapes::slots()))),
+        contestant("Endpoint on no device", alone(paths::endpoint())),
+        contestant(STD, alone(both(shapes::guards_with_std()))),
+        contestant(PARKING_LOT, alone(both(shapes::guards_with_parking_lot()))),
+    ]
+}
+
+fn from_poster_to_poller() -> Vec<Contestant> {
+    let bare = (|n| n as u64 + 1, |_| ());
+    vec![
+        contestant("floor: the bare pipe", piped(bare)),
+        contestant("floor: two RMWs", piped(shapes::floor())),
+        contestant("hold as wr_id", piped(shapes::hold_as_wr_id())).promised(0.2),
+        contestant("ring", piped(shapes::ring())).promised(0.45),
+        contestant("slots", piped(shapes::slots())),
+        contestant(STD, piped(shapes::guards_with_std())),
+        contestant(PARKING_LOT, piped(shapes::guards_with_parking_lot())),
+    ]
+}
+
+fn alone(mut once: impl FnMut(usize) + 'static) -> Run {
+    Box::new(move |count| {
+        let start = Instant::now();
+        for n in 0..count {
+            once(n as usize);
+        }
+        start.elapsed()
+    })
+}
+
+/// One thread posts, another completes; between them is what stands for the device.
+fn piped<P, C>((mut post, mut complete): (P, C)) -> Run
+where
+    P: FnMut(usize) -> u64 + Send + 'static,
+    C: FnMut(u64) + Send + 'static,
+{
+    Box::new(move |count| {
+        let pipe = Pipe::default();
+        let ready = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let poller = scope.spawn(|| {
+                ready.wait();
+                let mut end = pipe.end();
+                for _ in 0..count {
+                    complete(end.take());
+                }
+                Instant::now()
+            });
+            ready.wait();
+            let start = Instant::now();
+            let mut end = pipe.end();
+            for n in 0..count {
+                end.put(post(n as usize));
+            }
+            poller.join().expect("the poller completes all") - start
+        })
+    })
+}
+
+/// Stands for the device and its completion queue: ids that are put in come out.
+struct Pipe {
+    ids: [AtomicU64; Pipe::CAPACITY as usize],
+    head: CachePadded<AtomicU64>,
+    tail: CachePadded<AtomicU64>,
+}
+
+impl Pipe {
+    const CAPACITY: u64 = 64;
+
+    fn end(&self) -> End<'_> {
+        End {
+            pipe: self,
+            at: 0,
+            limit: 0,
+        }
+    }
+
+    fn id(&self, at: u64) -> &AtomicU64 {
+        &self.ids[(at % Self::CAPACITY) as usize]
+    }
+}
+
+impl Default for Pipe {
+    fn default() -> Self {
+        Pipe {
+            ids: [const { AtomicU64::new(0) }; Self::CAPACITY as usize],
+            head: CachePadded::default(),
+            tail: CachePadded::default(),
+        }
+    }
+}
+
+/// One end of the pipe: how far it is, and how far it may go by what it last saw of the other.
+struct End<'p> {
+    pipe: &'p Pipe,
+    at: u64,
+    limit: u64,
+}
+
+impl End<'_> {
+    fn put(&mut self, id: u64) {
+        self.wait(&self.pipe.head, Pipe::CAPACITY);
+        // Ordering: Relaxed. Published by the tail.
+        self.pipe.id(self.at).store(id, Ordering::Relaxed);
+        self.at += 1;
+        // Ordering: Release pairs with the Acquire in `wait`.
+        self.pipe.tail.store(self.at, Ordering::Release);
+    }
+
+    fn take(&mut self) -> u64 {
+        self.wait(&self.pipe.tail, 0);
+        // Ordering: Relaxed. Published by the tail.
+        let id = self.pipe.id(self.at).load(Ordering::Relaxed);
+        self.at += 1;
+        // Ordering: Release pairs with the Acquire in `wait`.
+        self.pipe.head.store(self.at, Ordering::Release);
+        id
+    }
+
+    /// Until the other end is less than `lead` behind, or is ahead.
+    fn wait(&mut self, other: &AtomicU64, lead: u64) {
+        let mut looks = 0;
+        while self.at == self.limit {
+            // Ordering: Acquire pairs with the Release of `put` and `take`.
+            self.limit = other.load(Ordering::Acquire) + lead;
+            looks += 1;
+            // The other thread may have lost its core.
+            if looks % 1000 == 0 {
+                std::thread::yield_now();
+            } else if looks > 1 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+fn one_thread(c: &mut Criterion) {
+    compare(c, "operation, one thread", on_one_thread());
+}
+
+fn two_threads(c: &mut Criterion) {
+    compare(c, "operation, poster to poller", from_poster_to_poller());
+}
+
+fn compare(c: &mut Criterion, title: &str, mut contestants: Vec<Contestant>) {
+    let mut group = c.benchmark_group(title);
+    for contestant in &mut contestants {
+        group.bench_function(contestant.name, |b| {
+            b.iter_custom(|count| (contestant.run)(count));
+        });
+    }
+    group.finish();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut filters = args.iter().filter(|arg| !arg.starts_with('-'));
+    if !args.iter().any(|arg| arg == "--test") && filters.all(|filter| title.contains(filter)) {
+        table(title, &mut contestants);
+    }
+}
+
+const ROUNDS: usize = 41;
+const OPERATIONS: u64 = 50_000;
+
+/// Medians of rounds in which all take turns, and ratios to the faster rival.
+fn table(title: &str, contestants: &mut [Contestant]) {
+    let mut times = vec![Vec::new(); contestants.len()];
+    for _ in 0..ROUNDS {
+        for (contestant, times) in contestants.iter_mut().zip(&mut times) {
+            times.push((contestant.run)(OPERATIONS));
+        }
+    }
+    let nanos: Vec<f64> = times
+        .iter_mut()
+        .map(|times| {
+            times.sort_unstable();
+            times[ROUNDS / 2].as_nanos() as f64 / OPERATIONS as f64
+        })
+        .collect();
+    let rivals = contestants.iter().zip(&nanos);
+    let rivals = rivals.filter(|(contestant, _)| contestant.name.starts_with("rival"));
+    let rival = rivals.map(|(_, nanos)| *nanos).fold(f64::MAX, f64::min);
+    println!("{title}: taking turns, medians of {ROUNDS} rounds");
+    println!("{:>9} {:>7} {:>9}", "ns", "ratio", "promised");
+    for (contestant, nanos) in contestants.iter().zip(&nanos) {
+        let ratio = nanos / rival;
+        let promised = match contestant.promised {
+            Some(promised) if ratio > promised => format!("{promised} MISSED"),
+            Some(promised) => promised.to_string(),
+            None => String::new(),
+        };
+        println!("{nanos:>9.2} {ratio:>7.2} {promised:>9}  {}", contestant.name);
+    }
+}
+
+criterion_group!(benches, one_thread, two_threads);
+criterion_main!(benches);
