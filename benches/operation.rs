@@ -238,7 +238,10 @@ fn table(title: &str, contestants: &mut [Contestant]) {
             Some(promised) => promised.to_string(),
             None => String::new(),
         };
-        println!("{nanos:>9.2} {ratio:>7.2} {promised:>9}  {}", contestant.name);
+        println!(
+            "{nanos:>9.2} {ratio:>7.2} {promised:>9}  {}",
+            contestant.name
+        );
     }
 }
 

@@ -302,8 +302,7 @@ impl Gate {
         if holder.is_shared() {
             return self.add_shared(holder).is_some();
         }
-        // The exchange fails also when only a waiter's bit or an undone count came and went.
-        while seen.entry(holder) == Entry::Open {
+        loop {
             let new = seen.with_exclusive(holder).bits();
             // Ordering: Acquire pairs with the Release of the former holders' releases; on failure
             // Relaxed, as for `look`.
@@ -314,10 +313,13 @@ impl Gate {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return true,
+                // The exchange fails also when only a waiter's bit or an undone count came and went.
                 Err(now) => seen = Word::from_bits(now),
             }
+            if seen.has(Word::bars(holder)) {
+                return false;
+            }
         }
-        false
     }
 
     /// Counts one more shared hold; takes it back, and returns `None`, if an exclusive side was

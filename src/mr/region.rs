@@ -95,8 +95,16 @@ impl RegionRef {
         let last = unsafe { Gate::release(gate, holder) };
         if last {
             // SAFETY: REGION-5: the gate says so, to one caller only.
-            drop(unsafe { self.into_region() });
+            unsafe { self.free() };
         }
+    }
+
+    /// # Safety
+    /// - **REGION-5**.
+    #[cold]
+    unsafe fn free(self) {
+        // SAFETY: REGION-5, as required of the caller.
+        drop(unsafe { self.into_region() });
     }
 
     /// The handle is gone: frees now or leaves it to the last hold.
@@ -110,7 +118,7 @@ impl RegionRef {
         let free = unsafe { Gate::orphan(gate) };
         if free {
             // SAFETY: REGION-5: the gate says so, to one caller only.
-            drop(unsafe { self.into_region() });
+            unsafe { self.free() };
         }
     }
 }

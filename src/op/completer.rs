@@ -18,9 +18,9 @@ use crate::work::WcStatus;
 pub struct Completer {
     ring: Arc<Ring>,
     head: u64,
-    /// How many are over: `head`, and receives after one whose completion has not come.
-    over: u64,
     tail_seen: u64,
+    /// Receives that are over, behind the oldest that is not.
+    taken: u64,
 }
 
 impl Completer {
@@ -28,8 +28,8 @@ impl Completer {
         Completer {
             ring,
             head: 0,
-            over: 0,
             tail_seen: 0,
+            taken: 0,
         }
     }
 
@@ -58,8 +58,10 @@ impl Completer {
     pub unsafe fn complete(&mut self, wr_id: u64, status: WcStatus) -> Result<Over> {
         let completion = Completion::with_status(status);
         // SAFETY: COMPLETE-1, as required of the caller.
-        unsafe { self.finish(wr_id, completion, &mut Waker::wake) }
-            .ok_or(Error::UnknownCompletion { wr_id })
+        match unsafe { self.finish(wr_id, completion, &mut Waker::wake) } {
+            Some(over) => Ok(over),
+            None => Err(Error::UnknownCompletion { wr_id }),
+        }
     }
 
     /// Releases all that is outstanding, and returns how many work requests that were.
@@ -102,57 +104,69 @@ impl Completer {
     ) -> Option<Over> {
         let sequence = self.find(wr_id)?;
         let numbers = self.ring.numbers();
-        let outcome = Outcome::Completed(completion);
-        if numbers.is_recv() {
+        let first = self.head;
+        if numbers.is_recv() && sequence != first {
             // SAFETY: COMPLETE-1, as required of the caller.
-            return unsafe { self.finish_one(sequence, outcome, wake) }
+            return unsafe { self.finish_ahead(sequence, completion, wake) }
                 .then(|| Over::new(numbers.id(sequence), 1, completion));
         }
-        let first = self.head;
         while self.head < sequence {
             // SAFETY: RING-1 by COMPLETE-1 and AX-4: a later one of the same send queue is over.
-            unsafe { self.finish_head(Outcome::Completed(Completion::SUCCESS), wake) };
+            unsafe { self.finish_head(|| Outcome::Completed(Completion::SUCCESS), wake) };
         }
         // SAFETY: RING-1 by COMPLETE-1.
-        unsafe { self.finish_head(outcome, wake) };
-        self.give_back_all();
-        Some(Over::new(numbers.id(first), self.head - first, completion))
+        unsafe { self.finish_head(move || Outcome::Completed(completion), wake) };
+        let count = self.head - first;
+        if self.taken != 0 {
+            self.pass_taken();
+        }
+        self.give_back();
+        Some(Over::new(numbers.id(first), count, completion))
     }
 
     /// Receives are released one by one (R11): one whose completion was lost stays, and with it the
-    /// room of those after it. `false` if this one was released before.
+    /// room of those after it. `false` if this one, which is not the oldest, was released before.
     ///
     /// # Safety
     /// - **COMPLETE-1** for that one.
-    unsafe fn finish_one(
+    #[cold]
+    unsafe fn finish_ahead(
         &mut self,
         sequence: u64,
-        outcome: Outcome,
+        completion: Completion,
         wake: &mut impl FnMut(Waker),
     ) -> bool {
         if self.ring.is_taken(sequence) {
             return false;
         }
-        // Also if the release panics: first it is told of, then its slot is given back, once.
-        let taken = Taken {
+        self.taken += 1;
+        // Also if the release panics: first it is told of, then it is marked, and released no more.
+        let mark = Mark {
             ring: &self.ring,
             sequence,
-            head: &mut self.head,
-            over: &mut self.over,
-            tail: self.tail_seen,
+            head: self.head,
+            over: self.head + self.taken,
         };
-        let untold = Untold::new(taken.ring, sequence, outcome);
+        let untold = Untold::new(mark.ring, sequence, Outcome::Completed(completion));
         // SAFETY: RING-1 by COMPLETE-1.
-        unsafe { taken.ring.release(sequence) };
+        unsafe { mark.ring.release(sequence) };
         untold.tell(wake);
+        drop(mark);
         true
     }
 
-    /// All before `head` are over, and none after it.
+    /// The oldest receive may be over.
+    #[cold]
+    fn pass_taken(&mut self) {
+        while self.taken != 0 && self.ring.is_taken(self.head) {
+            self.head += 1;
+            self.taken -= 1;
+        }
+    }
+
     #[inline]
-    fn give_back_all(&mut self) {
-        self.over = self.head;
-        self.ring.give_back(self.head, self.over);
+    fn give_back(&self) {
+        self.ring.give_back(self.head, self.head + self.taken);
     }
 
     /// Releases the oldest, then tells.
@@ -160,10 +174,31 @@ impl Completer {
     /// # Safety
     /// - **RING-1** for the oldest one, which is outstanding.
     #[inline]
-    unsafe fn finish_head(&mut self, outcome: Outcome, wake: &mut impl FnMut(Waker)) {
+    unsafe fn finish_head(
+        &mut self,
+        outcome: impl FnOnce() -> Outcome,
+        wake: &mut impl FnMut(Waker),
+    ) {
         let sequence = self.head;
         // First, so that a panic in what follows releases nothing a second time.
         self.head += 1;
+        let unwound = Unwound {
+            ring: &self.ring,
+            head: self.head,
+            over: self.head + self.taken,
+        };
+        // SAFETY: RING-1.
+        if !unsafe { self.ring.release_plain(sequence) } {
+            // SAFETY: RING-1: that released nothing.
+            unsafe { self.finish_watched(sequence, outcome(), wake) };
+        }
+        std::mem::forget(unwound);
+    }
+
+    /// # Safety
+    /// - **RING-1** for that one.
+    #[cold]
+    unsafe fn finish_watched(&self, sequence: u64, outcome: Outcome, wake: &mut impl FnMut(Waker)) {
         let untold = Untold::new(&self.ring, sequence, outcome);
         // SAFETY: RING-1.
         unsafe { self.ring.release(sequence) };
@@ -184,9 +219,10 @@ impl Completer {
             }
             count += 1;
             // SAFETY: RING-1 by COMPLETE-2.
-            unsafe { self.finish_head(Outcome::Gone, wake) };
+            unsafe { self.finish_head(|| Outcome::Gone, wake) };
         }
-        self.give_back_all();
+        self.taken = 0;
+        self.give_back();
         count
     }
 
@@ -202,7 +238,8 @@ impl Completer {
             }
             self.head += 1;
         }
-        self.give_back_all();
+        self.taken = 0;
+        self.give_back();
         count
     }
 
@@ -215,23 +252,31 @@ impl Completer {
     }
 }
 
-/// A receive that is over. Dropped, it is marked, and the slots are given back that can be.
-struct Taken<'c> {
+/// A receive that is over before an older one. Dropped, it is marked.
+struct Mark<'c> {
     ring: &'c Ring,
     sequence: u64,
-    head: &'c mut u64,
-    over: &'c mut u64,
-    tail: u64,
+    head: u64,
+    over: u64,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Mark<'_> {
     fn drop(&mut self) {
         self.ring.mark_taken(self.sequence);
-        *self.over += 1;
-        while *self.head < self.tail && self.ring.is_taken(*self.head) {
-            *self.head += 1;
-        }
-        self.ring.give_back(*self.head, *self.over);
+        self.ring.give_back(self.head, self.over);
+    }
+}
+
+/// Dropped as a release panics, it gives back what was released before, and that one.
+struct Unwound<'c> {
+    ring: &'c Ring,
+    head: u64,
+    over: u64,
+}
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        self.ring.give_back(self.head, self.over);
     }
 }
 

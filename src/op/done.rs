@@ -21,6 +21,7 @@ pub struct Done {
 }
 
 impl Done {
+    #[inline]
     pub(super) fn new(id: OpId, completion: Completion) -> Self {
         let Completion {
             status,
@@ -39,6 +40,7 @@ impl Done {
 }
 
 impl Completion {
+    #[inline]
     pub(super) fn of(wc: &WorkCompletion) -> Self {
         Completion {
             status: wc.status,
@@ -49,6 +51,7 @@ impl Completion {
     }
 
     /// For those who know nothing but the status.
+    #[inline]
     pub(super) fn with_status(status: WcStatus) -> Self {
         Completion {
             status,
@@ -67,6 +70,7 @@ pub struct Over {
 }
 
 impl Over {
+    #[inline]
     pub(super) fn new(first: OpId, count: u64, completion: Completion) -> Self {
         Over {
             first,
@@ -77,6 +81,7 @@ impl Over {
 
     /// How many operations; at least 1.
     #[must_use]
+    #[inline]
     pub fn count(&self) -> usize {
         self.count as usize
     }

@@ -54,6 +54,7 @@ impl HoldWord {
     /// Bits that are always zero, for the marks of who keeps it.
     pub(super) const SPARE: u64 = 0b1_1110;
 
+    #[inline]
     pub(super) fn new(region: RegionRef, holder: Holder) -> Self {
         const { assert!(RegionRef::ALIGN as u64 > Self::WRITE | Self::SPARE) };
         let kind = match holder {
@@ -111,6 +112,7 @@ impl Hold {
 
     /// The bytes as a scatter/gather element, with the local key in force when the hold began.
     #[must_use]
+    #[inline]
     pub fn sge(&self) -> Sge {
         if self.sge.length != 0 {
             return self.sge;
@@ -122,6 +124,13 @@ impl Hold {
     /// Makes [`as_sges`](Self::as_sges) right, if it was a `wr_id` in between.
     #[inline]
     pub(super) fn complete_sge(&mut self) {
+        if self.sge.length == 0 {
+            self.look_up_sge();
+        }
+    }
+
+    #[cold]
+    fn look_up_sge(&mut self) {
         self.sge = self.sge();
     }
 

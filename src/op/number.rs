@@ -15,6 +15,7 @@ impl OpId {
 
     /// The number that the work request carries.
     #[must_use]
+    #[inline]
     pub fn wr_id(self) -> u64 {
         self.0
     }
@@ -93,6 +94,7 @@ impl Numbers {
         Self::number_in(self.0)
     }
 
+    #[inline]
     pub(super) fn is_recv(self) -> bool {
         self.0 & RECV != 0
     }

@@ -60,7 +60,8 @@ impl Ring {
 pub struct Poster {
     ring: Arc<Ring>,
     tail: u64,
-    head_seen: u64,
+    /// The sequence number for which there is no room yet, by what was last seen of the completer.
+    limit: u64,
     /// The sequence number after the last one that asked for a completion.
     signaled: u64,
 }
@@ -71,9 +72,9 @@ const UNSIGNALED: &str = "the queue would be full of unsignalled work requests, 
 impl Poster {
     fn new(ring: Arc<Ring>) -> Self {
         Poster {
-            ring,
             tail: 0,
-            head_seen: 0,
+            limit: ring.capacity(),
+            ring,
             signaled: 0,
         }
     }
@@ -94,18 +95,28 @@ impl Poster {
         self.ring.len()
     }
 
-    /// Whether there is room for one more, which asks for a completion or not.
+    /// Whether one more of that kind would leave the queue full of what nothing ever releases.
     #[inline]
-    fn check_room(&mut self, signaled: bool) -> Result<()> {
+    fn would_stick(&self, signaled: bool) -> bool {
+        !signaled && self.tail + 1 - self.signaled >= self.ring.capacity()
+    }
+
+    /// What seems to be in the way of one more, over that many regions; looks for room again.
+    #[cold]
+    fn check(&mut self, regions: usize, signaled: bool) -> Result<()> {
         let capacity = self.ring.capacity();
-        if self.tail - self.head_seen >= capacity {
-            self.head_seen = self.ring.head();
-            if self.tail - self.head_seen >= capacity {
-                return Err(full(capacity));
-            }
+        self.limit = self.ring.head() + capacity;
+        if self.tail >= self.limit {
+            return Err(full(capacity));
         }
-        if !signaled && self.tail + 1 - self.signaled >= capacity {
+        if self.would_stick(signaled) {
             return Err(Error::InvalidWorkRequest { reason: UNSIGNALED });
+        }
+        if regions > self.ring.width() {
+            return Err(Error::TooManySge {
+                given: regions,
+                max: self.ring.width() as u32, // it came as one
+            });
         }
         Ok(())
     }
@@ -126,7 +137,7 @@ impl Poster {
     /// The holds, as they were, with [`Error::QueueFull`], [`Error::TooManySge`], or
     /// [`Error::InvalidWorkRequest`] for an unsignalled one that would leave nothing outstanding that
     /// is signalled in a queue that is full.
-    #[inline]
+    #[inline(always)] // the result is large: in registers, if what is around it is seen
     pub fn prepare<H: Holding>(
         &mut self,
         holds: H,
@@ -135,7 +146,7 @@ impl Poster {
         self.prepare_watched(holds, flags, None)
     }
 
-    #[inline]
+    #[inline(always)] // as `prepare`
     pub(super) fn prepare_watched<'p, H: Holding>(
         &'p mut self,
         mut holds: H,
@@ -156,23 +167,21 @@ impl Poster {
         Ok(Prepared::new(self, holds, id, inline, ticket))
     }
 
+    #[inline]
     fn is_signaled(&self, flags: SendFlags) -> bool {
         flags.contains(SendFlags::SIGNALED) || self.ring.numbers().is_recv()
     }
 
     /// Writes the next slot, if there is room; with no hold in it if they are `kept` elsewhere. It is
     /// not published yet.
-    #[inline]
+    #[inline(always)] // as `prepare`
     fn admit<H: Holding>(&mut self, holds: &mut H, marks: Marks, kept: bool) -> Result<()> {
-        self.check_room(marks.signaled)?;
         holds.refresh();
         let words = holds.words();
-        let width = self.ring.width();
-        if words.len() > width {
-            return Err(Error::TooManySge {
-                given: words.len(),
-                max: width as u32, // it came as one
-            });
+        // One region fits always.
+        let wide = words.len() > 1 && words.len() > self.ring.width();
+        if self.tail >= self.limit || wide || self.would_stick(marks.signaled) {
+            self.check(words.len(), marks.signaled)?;
         }
         self.ring
             .write(self.tail, if kept { &[] } else { words }, marks);

@@ -49,18 +49,21 @@ impl<'p, H: Holding, P: Take> Prepared<'p, H, P> {
 
     /// The operation's name.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> OpId {
         self.id
     }
 
     /// The work request's `wr_id`.
     #[must_use]
+    #[inline]
     pub fn wr_id(&self) -> u64 {
         self.id.wr_id()
     }
 
     /// The work request's scatter/gather list.
     #[must_use]
+    #[inline]
     pub fn sges(&self) -> &[Sge] {
         self.holds.sges()
     }

@@ -46,11 +46,15 @@ struct Progress {
 
 /// What poster and completer share.
 pub(super) struct Ring {
-    /// For each slot the address of a ticket, and its words.
-    cells: Box<[AtomicU64]>,
+    /// The first word of each slot: for most there is no other. As many as the next power of two, so
+    /// that a slot is found by a mask.
+    firsts: Box<[AtomicU64]>,
+    /// The words behind it, `width - 1` for each slot.
+    others: Box<[AtomicU64]>,
+    /// For each slot the address of a ticket.
+    tickets: Box<[AtomicU64]>,
     watches: Watches,
-    stride: usize,
-    mask: u64,
+    width: usize,
     capacity: u64,
     numbers: Numbers,
     /// The completer's.
@@ -61,13 +65,15 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(capacity: u32, max_sge: u32, numbers: Numbers) -> Arc<Self> {
-        let stride = 1 + max_sge.max(1) as usize;
+        let width = max_sge.max(1) as usize;
         let slots = capacity.max(1).next_power_of_two() as usize;
+        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
         Arc::new(Ring {
-            cells: (0..slots * stride).map(|_| AtomicU64::new(0)).collect(),
+            firsts: zeros(slots),
+            others: zeros(slots * (width - 1)),
+            tickets: zeros(slots),
             watches: Watches::new(slots),
-            stride,
-            mask: slots as u64 - 1,
+            width,
             capacity: capacity.into(),
             numbers,
             progress: CachePadded::new(Progress {
@@ -78,33 +84,40 @@ impl Ring {
         })
     }
 
+    #[inline]
     pub(super) fn numbers(&self) -> Numbers {
         self.numbers
     }
 
+    #[inline]
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
     }
 
     /// How many regions one work request can hold.
+    #[inline]
     pub(super) fn width(&self) -> usize {
-        self.stride - 1
+        self.width
     }
 
     #[inline]
-    fn place(&self, sequence: u64) -> usize {
-        (sequence & self.mask) as usize
+    fn at(&self, sequence: u64) -> usize {
+        sequence as usize & (self.firsts.len() - 1)
     }
 
     #[inline]
-    fn slot(&self, sequence: u64) -> &[AtomicU64] {
-        let at = self.place(sequence) * self.stride;
-        &self.cells[at..at + self.stride]
+    fn first(&self, sequence: u64) -> &AtomicU64 {
+        &self.firsts[self.at(sequence)]
+    }
+
+    fn others(&self, sequence: u64) -> &[AtomicU64] {
+        let each = self.width - 1;
+        &self.others[self.at(sequence) * each..][..each]
     }
 
     /// Where the ticket's address of that operation is kept.
     pub(super) fn ticket(&self, sequence: u64) -> &AtomicU64 {
-        &self.slot(sequence)[0]
+        &self.tickets[self.at(sequence)]
     }
 
     /// How many are outstanding, at this moment.
@@ -153,8 +166,7 @@ impl Ring {
     /// Writes a slot that is free and not published.
     #[inline]
     pub(super) fn write(&self, sequence: u64, holds: &[HoldWord], marks: Marks) {
-        self.watches.write(self.place(sequence));
-        let slot = self.slot(sequence);
+        self.watches.write(self.at(sequence));
         let mut first = 0;
         if marks.signaled {
             first |= SIGNALED;
@@ -164,34 +176,39 @@ impl Ring {
         }
         if let Some(address) = marks.ticket {
             first |= WATCHED;
-            // Ordering: Relaxed, here and below. Published by the tail.
-            slot[0].store(address, Ordering::Relaxed);
+            // Ordering: Relaxed. Published by the tail.
+            self.ticket(sequence).store(address, Ordering::Relaxed);
         }
-        let Some((last, before)) = holds.split_last() else {
-            // Ordering: Relaxed, as above.
-            slot[1].store(first | LAST, Ordering::Relaxed);
-            return;
+        first |= match holds {
+            [] => LAST,
+            [only] => only.to_bits() | LAST,
+            [head, others @ ..] => {
+                self.write_others(sequence, others);
+                head.to_bits()
+            }
         };
-        let mut at = 1;
-        for word in before {
-            // Ordering: Relaxed, as above.
-            slot[at].store(word.to_bits() | first, Ordering::Relaxed);
-            first = 0;
-            at += 1;
-        }
         // Ordering: Relaxed, as above.
-        slot[at].store(last.to_bits() | first | LAST, Ordering::Relaxed);
+        self.first(sequence).store(first, Ordering::Relaxed);
+    }
+
+    #[inline(never)]
+    fn write_others(&self, sequence: u64, holds: &[HoldWord]) {
+        for (n, (cell, hold)) in self.others(sequence).iter().zip(holds).enumerate() {
+            let last = if n + 1 == holds.len() { LAST } else { 0 };
+            // Ordering: Relaxed. Published by the tail.
+            cell.store(hold.to_bits() | last, Ordering::Relaxed);
+        }
     }
 
     /// Whether that one asked for a completion; for the poster.
     pub(super) fn is_signaled(&self, sequence: u64) -> bool {
         // Ordering: Relaxed. The poster wrote it.
-        self.slot(sequence)[1].load(Ordering::Relaxed) & SIGNALED != 0
+        self.first(sequence).load(Ordering::Relaxed) & SIGNALED != 0
     }
 
     /// Takes the holds of a slot that the completer may take as well; `None` if it was first, or if the
     /// slot is not of that kind.
-    fn take_inline(&self, slot: &[AtomicU64], seen: u64) -> Option<u64> {
+    fn take_inline(&self, sequence: u64, seen: u64) -> Option<u64> {
         if seen & INLINE == 0 {
             return None;
         }
@@ -199,7 +216,7 @@ impl Ring {
         // published by the tail.
         let empty = seen & (SIGNALED | WATCHED) | LAST;
         // Ordering: Relaxed. See above.
-        let taken = slot[1].swap(empty, Ordering::Relaxed);
+        let taken = self.first(sequence).swap(empty, Ordering::Relaxed);
         (taken & INLINE != 0).then_some(taken)
     }
 
@@ -208,90 +225,122 @@ impl Ring {
     /// # Safety
     /// - **RING-1**: the operation is over, or was never posted; its holds are the ring's.
     pub(super) unsafe fn release_inline(&self, sequence: u64) {
-        let slot = self.slot(sequence);
         // Ordering: Relaxed, as in `take_inline`.
-        let seen = slot[1].load(Ordering::Relaxed);
-        if let Some(first) = self.take_inline(slot, seen) {
+        let seen = self.first(sequence).load(Ordering::Relaxed);
+        if let Some(first) = self.take_inline(sequence, seen) {
             // SAFETY: RING-1.
-            unsafe { self.release_words(slot, first) };
+            unsafe { self.release_words(sequence, first) };
         }
     }
 
-    /// Releases the holds of one slot.
+    /// Releases the holds of a slot that asks for nothing else, as most do: no future waits for it, and
+    /// nobody else may release it. `false`: it is of another kind, and nothing was done.
     ///
     /// # Safety
     /// - **RING-1**, and it is not released a second time.
     #[inline]
-    pub(super) unsafe fn release(&self, sequence: u64) {
-        self.watches.read(self.place(sequence));
-        let slot = self.slot(sequence);
+    pub(super) unsafe fn release_plain(&self, sequence: u64) -> bool {
+        self.watches.read(self.at(sequence));
         // Ordering: Relaxed. Published by the tail.
-        let first = slot[1].load(Ordering::Relaxed);
+        let first = self.first(sequence).load(Ordering::Relaxed);
+        if first & (WATCHED | INLINE) != 0 {
+            return false;
+        }
+        // SAFETY: RING-1.
+        unsafe { self.release_words(sequence, first) };
+        true
+    }
+
+    /// Releases the holds of one slot, of whatever kind.
+    ///
+    /// # Safety
+    /// - **RING-1**, and it is not released a second time.
+    pub(super) unsafe fn release(&self, sequence: u64) {
+        self.watches.read(self.at(sequence));
+        // Ordering: Relaxed. Published by the tail.
+        let first = self.first(sequence).load(Ordering::Relaxed);
         if first & INLINE == 0 {
             // SAFETY: RING-1.
-            unsafe { self.release_words(slot, first) };
-        } else if let Some(first) = self.take_inline(slot, first) {
+            unsafe { self.release_words(sequence, first) };
+        } else if let Some(first) = self.take_inline(sequence, first) {
             // SAFETY: RING-1.
-            unsafe { self.release_words(slot, first) };
+            unsafe { self.release_words(sequence, first) };
         }
     }
 
     /// # Safety
     /// - **RING-1**, and it is not released a second time.
     #[inline]
-    unsafe fn release_words(&self, slot: &[AtomicU64], mut word: u64) {
-        let mut at = 1;
-        loop {
-            if let Some(hold) = HoldWord::from_bits(word) {
-                // SAFETY: HOLD-2 by RING-1.
-                unsafe { hold.release() };
-            }
-            if word & LAST != 0 {
-                return;
-            }
-            at += 1;
-            // Ordering: Relaxed. Published by the tail.
-            word = slot[at].load(Ordering::Relaxed);
+    unsafe fn release_words(&self, sequence: u64, first: u64) {
+        if let Some(hold) = HoldWord::from_bits(first) {
+            // SAFETY: HOLD-2 by RING-1.
+            unsafe { hold.release() };
         }
+        if first & LAST == 0 {
+            // SAFETY: RING-1.
+            unsafe { self.release_others(sequence) };
+        }
+    }
+
+    /// # Safety
+    /// - **RING-1**, and they are not released a second time.
+    #[inline(never)]
+    unsafe fn release_others(&self, sequence: u64) {
+        for hold in self.other_holds(sequence) {
+            // SAFETY: HOLD-2 by RING-1.
+            unsafe { hold.release() };
+        }
+    }
+
+    /// The holds behind the first word, which is not the last one.
+    fn other_holds(&self, sequence: u64) -> impl Iterator<Item = HoldWord> {
+        let mut last = false;
+        let words = self.others(sequence).iter().map_while(move |word| {
+            if last {
+                return None;
+            }
+            // Ordering: Relaxed. Published by the tail.
+            let word = word.load(Ordering::Relaxed);
+            last = word & LAST != 0;
+            Some(word)
+        });
+        words.filter_map(HoldWord::from_bits)
     }
 
     /// Whether that receive is over already, with others before it that are not.
     pub(super) fn is_taken(&self, sequence: u64) -> bool {
         // Ordering: Relaxed. Published by the tail, or written by the completer itself.
-        self.slot(sequence)[1].load(Ordering::Relaxed) == 0
+        self.first(sequence).load(Ordering::Relaxed) == 0
     }
 
     /// Marks that receive as over; the completer's.
     pub(super) fn mark_taken(&self, sequence: u64) {
         // Ordering: Relaxed. The completer's own mark; the poster writes the slot anew only after
         // `give_back`.
-        self.slot(sequence)[1].store(0, Ordering::Relaxed);
+        self.first(sequence).store(0, Ordering::Relaxed);
     }
 
     /// Counts the holds of one slot as leaked.
     pub(super) fn leak(&self, sequence: u64) {
-        for word in &self.slot(sequence)[1..] {
-            // Ordering: Relaxed. Published by the tail.
-            let word = word.load(Ordering::Relaxed);
-            if HoldWord::from_bits(word).is_some() {
-                leaks::hold();
-            }
-            if word & LAST != 0 {
-                return;
-            }
+        // Ordering: Relaxed. Published by the tail.
+        let first = self.first(sequence).load(Ordering::Relaxed);
+        if HoldWord::from_bits(first).is_some() {
+            leaks::hold();
+        }
+        if first & LAST == 0 {
+            self.other_holds(sequence).for_each(|_| leaks::hold());
         }
     }
 
     /// Delivers to the future that waits for that one, if one does.
     pub(super) fn deliver(&self, sequence: u64, outcome: Outcome) -> Option<Waker> {
-        let slot = self.slot(sequence);
         // Ordering: Relaxed. Published by the tail.
-        if slot[1].load(Ordering::Relaxed) & WATCHED == 0 {
+        if self.first(sequence).load(Ordering::Relaxed) & WATCHED == 0 {
             return None;
         }
         // Ordering: Relaxed. The value alone decides who has the ticket; what is in it was published
         // by the tail.
-        let address = slot[0].swap(0, Ordering::Relaxed);
+        let address = self.ticket(sequence).swap(0, Ordering::Relaxed);
         // SAFETY: TICKET-1: taken out just now.
         (address != 0).then(|| unsafe { Ticket::deliver(address, outcome) })?
     }

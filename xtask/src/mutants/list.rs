@@ -112,14 +112,14 @@ const RING: &[Mutant] = &[
     ),
     mutant(
         "taking an inline slot without an RMW",
-        "let taken = slot[1].swap(empty, Ordering::Relaxed);",
-        "let taken = slot[1].load(Ordering::Relaxed);\n slot[1].store(empty, Ordering::Relaxed);",
+        "let taken = self.first(sequence).swap(empty, Ordering::Relaxed);",
+        "let taken = self.first(sequence).load(Ordering::Relaxed);\n self.first(sequence).store(empty, Ordering::Relaxed);",
         ("ring", "an_inline_one_of_a_list_is_released_once"),
     ),
     mutant(
         "taking a ticket without an RMW",
-        "let address = slot[0].swap(0, Ordering::Relaxed);",
-        "let address = slot[0].load(Ordering::Relaxed);\n slot[0].store(0, Ordering::Relaxed);",
+        "let address = self.ticket(sequence).swap(0, Ordering::Relaxed);",
+        "let address = self.ticket(sequence).load(Ordering::Relaxed);\n self.ticket(sequence).store(0, Ordering::Relaxed);",
         ("future", "a_dropped_future_is_not_touched"),
     ),
 ];
