@@ -145,8 +145,13 @@ fn take_one_back(name: &str, wire_has_edge: bool) {
         post(&mut poster, second.begin_write().unwrap(), |wr_id| {
             wire.put(1, wr_id);
         });
-        completing.join().unwrap();
+        let completer = completing.join().unwrap();
         assert!(all_free(&*regions));
+        // Nor at the queue pair's end.
+        drop(poster.prepare(refused.begin_write().unwrap(), SIGNALED));
+        // SAFETY: COMPLETE-2: here, nothing is posted.
+        assert_eq!(unsafe { completer.release_all() }, 0);
+        assert!(refused.state().is_free());
     });
 }
 
@@ -221,6 +226,16 @@ fn receives_end_in_any_order() {
             });
         }
         completing.join().unwrap();
+        assert!(all_free(&*regions));
+        // At a queue pair's end what was over is passed by, and what comes after it is found.
+        let (mut poster, mut completer) = recv_ring(3, 1);
+        let mut ids = [0; 3];
+        for (mr, id) in regions.iter().zip(&mut ids) {
+            post(&mut poster, mr.begin_write().unwrap(), |wr_id| *id = wr_id);
+        }
+        assert!(complete(&mut completer, ids[1]).is_some());
+        // SAFETY: COMPLETE-2: here, nothing is posted.
+        assert_eq!(unsafe { completer.release_all() }, 2);
         assert!(all_free(&*regions));
     });
 }

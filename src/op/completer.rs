@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
+use crossbeam_utils::CachePadded;
+
 use super::done::Over;
 use super::ring::Ring;
 use super::ticket::{Completion, Outcome};
@@ -18,9 +20,10 @@ use crate::work::WcStatus;
 pub struct Completer {
     ring: Arc<Ring>,
     head: u64,
-    tail_seen: u64,
     /// Receives that are over, behind the oldest that is not.
     taken: u64,
+    /// As the poster's.
+    _alone: CachePadded<()>,
 }
 
 impl Completer {
@@ -28,8 +31,8 @@ impl Completer {
         Completer {
             ring,
             head: 0,
-            tail_seen: 0,
             taken: 0,
+            _alone: CachePadded::new(()),
         }
     }
 
@@ -76,18 +79,13 @@ impl Completer {
 
     /// The sequence number that `wr_id` has, if it is outstanding here.
     ///
-    /// The tail that was seen may be one of a work request that was taken back since, and another has
-    /// its place: what that wrote is seen by AX-6, since its completion was polled.
+    /// The slot may be one of a work request that was taken back since, and another has its place: what
+    /// that wrote is seen by AX-6, since its completion was polled.
     #[inline]
-    fn find(&mut self, wr_id: u64) -> Option<u64> {
+    fn find(&self, wr_id: u64) -> Option<u64> {
         let distance = self.ring.numbers().distance(self.head, wr_id)?;
-        if distance >= self.tail_seen - self.head {
-            self.tail_seen = self.ring.tail();
-            if distance >= self.tail_seen - self.head {
-                return None;
-            }
-        }
-        Some(self.head + distance)
+        let sequence = self.head + distance;
+        (distance < self.ring.slots() && self.ring.is_written(sequence)).then_some(sequence)
     }
 
     /// As [`complete`](Self::complete), with all that a completion tells; `None` if that is not
@@ -210,9 +208,8 @@ impl Completer {
     /// # Safety
     /// - **COMPLETE-2**.
     pub(super) unsafe fn finish_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
-        self.tail_seen = self.ring.tail();
         let mut count = 0;
-        while self.head < self.tail_seen {
+        while self.ring.is_written(self.head) {
             if self.ring.is_taken(self.head) {
                 self.head += 1;
                 continue;
@@ -231,7 +228,7 @@ impl Completer {
     pub(super) fn leak_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
         self.tell_all(Outcome::Gone, wake);
         let mut count = 0;
-        while self.head < self.tail_seen {
+        while self.ring.is_written(self.head) {
             if !self.ring.is_taken(self.head) {
                 self.ring.leak(self.head);
                 count += 1;
@@ -245,8 +242,7 @@ impl Completer {
 
     /// Tells all futures that wait; the holds stay.
     pub(super) fn tell_all(&mut self, outcome: Outcome, wake: &mut impl FnMut(Waker)) {
-        self.tail_seen = self.ring.tail();
-        for sequence in self.head..self.tail_seen {
+        for sequence in self.ring.written(self.head) {
             Untold::new(&self.ring, sequence, outcome).tell(wake);
         }
     }

@@ -52,7 +52,7 @@ impl HoldWord {
     /// No hold.
     pub(super) const NONE: HoldWord = HoldWord(0);
     /// Bits that are always zero, for the marks of who keeps it.
-    pub(super) const SPARE: u64 = 0b1_1110;
+    pub(super) const SPARE: u64 = 0b11_1110;
 
     #[inline]
     pub(super) fn new(region: RegionRef, holder: Holder) -> Self {

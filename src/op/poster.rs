@@ -4,6 +4,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
+
 use super::Completer;
 use super::gather::Holding;
 use super::number::{Numbers, OpId};
@@ -64,6 +66,9 @@ pub struct Poster {
     limit: u64,
     /// The sequence number after the last one that asked for a completion.
     signaled: u64,
+    /// Gives this a cache line of its own: who makes a ring often keeps both sides in one place, and
+    /// each writes its numbers at every operation.
+    _alone: CachePadded<()>,
 }
 
 const UNSIGNALED: &str = "the queue would be full of unsignalled work requests, and no completion \
@@ -76,6 +81,7 @@ impl Poster {
             limit: ring.capacity(),
             ring,
             signaled: 0,
+            _alone: CachePadded::new(()),
         }
     }
 
@@ -162,7 +168,6 @@ impl Poster {
         if let Err(error) = self.admit(&mut holds, marks, inline) {
             return Err(Rejected::new(holds, error));
         }
-        self.ring.publish(self.tail);
         let id = self.ring.numbers().id(self.tail - 1);
         Ok(Prepared::new(self, holds, id, inline, ticket))
     }
@@ -172,8 +177,7 @@ impl Poster {
         flags.contains(SendFlags::SIGNALED) || self.ring.numbers().is_recv()
     }
 
-    /// Writes the next slot, if there is room; with no hold in it if they are `kept` elsewhere. It is
-    /// not published yet.
+    /// Writes the next slot, if there is room; with no hold in it if they are `kept` elsewhere.
     #[inline(always)] // as `prepare`
     fn admit<H: Holding>(&mut self, holds: &mut H, marks: Marks, kept: bool) -> Result<()> {
         holds.refresh();
@@ -186,6 +190,7 @@ impl Poster {
         self.ring
             .write(self.tail, if kept { &[] } else { words }, marks);
         self.tail += 1;
+        self.ring.set_tail(self.tail);
         if marks.signaled {
             self.signaled = self.tail;
         }
@@ -194,8 +199,9 @@ impl Poster {
 
     /// Takes the slots from `tail` on back, which were not posted.
     fn roll_back(&mut self, tail: u64) {
+        (tail..self.tail).for_each(|sequence| self.ring.hide(sequence));
         self.tail = tail;
-        self.ring.publish(tail);
+        self.ring.set_tail(tail);
         if self.signaled > tail {
             let first = tail.saturating_sub(self.ring.capacity());
             let last = (first..tail).rev().find(|at| self.ring.is_signaled(*at));
@@ -271,7 +277,6 @@ impl Chain<'_> {
             ticket: None,
         };
         poster.admit(holds, marks, false)?;
-        poster.ring.publish(poster.tail);
         Ok(id)
     }
 

@@ -2,8 +2,10 @@
 //! poster and one completer, without a lock and without an RMW of its own.
 //!
 //! A work request's `wr_id` is its sequence number. Its slot has the holds as numbers, and the address
-//! of a future that waits, if one does. The poster writes a slot and publishes it (`tail`) before it
-//! posts; the completer takes what is over and gives the slots back (`head`).
+//! of a future that waits, if one does. The poster writes a slot before it posts; a bit in the slot's
+//! first word changes with every time round, so that the completer sees by the slot itself whether it
+//! is written (as a device tells by the owner bit of a completion queue's entry). The completer takes
+//! what is over and gives the slots back (`head`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +27,9 @@ const WATCHED: u64 = 1 << 2;
 const INLINE: u64 = 1 << 3;
 /// The work request asks for a completion.
 const SIGNALED: u64 = 1 << 4;
-const _: () = assert!((LAST | WATCHED | INLINE | SIGNALED) & !HoldWord::SPARE == 0);
+/// Set in the first time round, clear in the second, and so on; the other value: not written yet.
+const ROUND: u64 = 1 << 5;
+const _: () = assert!((LAST | WATCHED | INLINE | SIGNALED | ROUND) & !HoldWord::SPARE == 0);
 
 /// How a slot is posted.
 #[derive(Clone, Copy, Default)]
@@ -59,7 +63,7 @@ pub(super) struct Ring {
     numbers: Numbers,
     /// The completer's.
     progress: CachePadded<Progress>,
-    /// The sequence number of the next one; the poster's.
+    /// The sequence number of the next one; the poster's, and for others a number for people.
     tail: CachePadded<AtomicU64>,
 }
 
@@ -138,20 +142,50 @@ impl Ring {
         self.progress.head.load(Ordering::Acquire)
     }
 
-    /// Up to which sequence number there are operations, for the completer.
+    /// How the first word of that operation's slot is marked.
     #[inline]
-    pub(super) fn tail(&self) -> u64 {
-        // Ordering: Acquire pairs with the Release of `publish`: the slots before that number are
-        // written.
-        self.tail.load(Ordering::Acquire)
+    fn round(&self, sequence: u64) -> u64 {
+        match sequence as usize & self.firsts.len() {
+            0 => ROUND,
+            _ => 0,
+        }
     }
 
-    /// Lets the completer see the slots before `tail`; or takes the latest back, of which no
-    /// completion can come.
+    /// Whether that slot is written, and with it those before it; for the completer, and less than a
+    /// ring's length ahead of `head`.
     #[inline]
-    pub(super) fn publish(&self, tail: u64) {
-        // Ordering: Release pairs with the Acquire of `tail`.
-        self.tail.store(tail, Ordering::Release);
+    pub(super) fn is_written(&self, sequence: u64) -> bool {
+        // Ordering: Acquire pairs with the Release of `write`: what belongs to that slot, and all slots
+        // before it.
+        let first = self.first(sequence).load(Ordering::Acquire);
+        first & ROUND == self.round(sequence)
+    }
+
+    /// The sequence numbers of the slots from `head` on that are written; for the completer.
+    pub(super) fn written(&self, head: u64) -> impl Iterator<Item = u64> {
+        (head..head + self.firsts.len() as u64).take_while(|sequence| self.is_written(*sequence))
+    }
+
+    /// How far an operation can be ahead of the oldest one.
+    #[inline]
+    pub(super) fn slots(&self) -> u64 {
+        self.firsts.len() as u64
+    }
+
+    /// The poster's next sequence number.
+    #[inline]
+    pub(super) fn set_tail(&self, tail: u64) {
+        // Ordering: Relaxed. A number for people.
+        self.tail.store(tail, Ordering::Relaxed);
+    }
+
+    /// Takes a slot out of the completer's sight; of that work request no completion can come.
+    pub(super) fn hide(&self, sequence: u64) {
+        let cell = self.first(sequence);
+        // Ordering: Relaxed. The poster wrote it, and nobody comes to release it.
+        let first = cell.load(Ordering::Relaxed);
+        // Ordering: Relaxed. What the completer sees of it, it does not use.
+        cell.store(first ^ ROUND, Ordering::Relaxed);
     }
 
     /// Gives back the slots before `head`; `over` are over, those and perhaps others after them.
@@ -163,11 +197,11 @@ impl Ring {
         self.progress.over.store(over, Ordering::Release);
     }
 
-    /// Writes a slot that is free and not published.
+    /// Writes a slot that is free, for the completer to see.
     #[inline]
     pub(super) fn write(&self, sequence: u64, holds: &[HoldWord], marks: Marks) {
         self.watches.write(self.at(sequence));
-        let mut first = 0;
+        let mut first = self.round(sequence);
         if marks.signaled {
             first |= SIGNALED;
         }
@@ -176,7 +210,7 @@ impl Ring {
         }
         if let Some(address) = marks.ticket {
             first |= WATCHED;
-            // Ordering: Relaxed. Published by the tail.
+            // Ordering: Relaxed. Published by the first word.
             self.ticket(sequence).store(address, Ordering::Relaxed);
         }
         first |= match holds {
@@ -187,15 +221,15 @@ impl Ring {
                 head.to_bits()
             }
         };
-        // Ordering: Relaxed, as above.
-        self.first(sequence).store(first, Ordering::Relaxed);
+        // Ordering: Release pairs with the Acquire of `is_written`.
+        self.first(sequence).store(first, Ordering::Release);
     }
 
     #[inline(never)]
     fn write_others(&self, sequence: u64, holds: &[HoldWord]) {
         for (n, (cell, hold)) in self.others(sequence).iter().zip(holds).enumerate() {
             let last = if n + 1 == holds.len() { LAST } else { 0 };
-            // Ordering: Relaxed. Published by the tail.
+            // Ordering: Relaxed. Published by the first word.
             cell.store(hold.to_bits() | last, Ordering::Relaxed);
         }
     }
@@ -213,8 +247,8 @@ impl Ring {
             return None;
         }
         // Which of the two takes it is all that matters; the words behind it are the poster's own, or
-        // published by the tail.
-        let empty = seen & (SIGNALED | WATCHED) | LAST;
+        // published by the first word.
+        let empty = seen & (ROUND | SIGNALED | WATCHED) | LAST;
         // Ordering: Relaxed. See above.
         let taken = self.first(sequence).swap(empty, Ordering::Relaxed);
         (taken & INLINE != 0).then_some(taken)
@@ -241,7 +275,7 @@ impl Ring {
     #[inline]
     pub(super) unsafe fn release_plain(&self, sequence: u64) -> bool {
         self.watches.read(self.at(sequence));
-        // Ordering: Relaxed. Published by the tail.
+        // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
         if first & (WATCHED | INLINE) != 0 {
             return false;
@@ -257,7 +291,7 @@ impl Ring {
     /// - **RING-1**, and it is not released a second time.
     pub(super) unsafe fn release(&self, sequence: u64) {
         self.watches.read(self.at(sequence));
-        // Ordering: Relaxed. Published by the tail.
+        // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
         if first & INLINE == 0 {
             // SAFETY: RING-1.
@@ -299,7 +333,7 @@ impl Ring {
             if last {
                 return None;
             }
-            // Ordering: Relaxed. Published by the tail.
+            // Ordering: Relaxed. Published by the first word.
             let word = word.load(Ordering::Relaxed);
             last = word & LAST != 0;
             Some(word)
@@ -309,20 +343,21 @@ impl Ring {
 
     /// Whether that receive is over already, with others before it that are not.
     pub(super) fn is_taken(&self, sequence: u64) -> bool {
-        // Ordering: Relaxed. Published by the tail, or written by the completer itself.
-        self.first(sequence).load(Ordering::Relaxed) == 0
+        // Ordering: Relaxed. Published by the first word, or written by the completer itself.
+        self.first(sequence).load(Ordering::Relaxed) & !ROUND == 0
     }
 
     /// Marks that receive as over; the completer's.
     pub(super) fn mark_taken(&self, sequence: u64) {
         // Ordering: Relaxed. The completer's own mark; the poster writes the slot anew only after
         // `give_back`.
-        self.first(sequence).store(0, Ordering::Relaxed);
+        let taken = self.round(sequence);
+        self.first(sequence).store(taken, Ordering::Relaxed);
     }
 
     /// Counts the holds of one slot as leaked.
     pub(super) fn leak(&self, sequence: u64) {
-        // Ordering: Relaxed. Published by the tail.
+        // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
         if HoldWord::from_bits(first).is_some() {
             leaks::hold();
@@ -334,12 +369,12 @@ impl Ring {
 
     /// Delivers to the future that waits for that one, if one does.
     pub(super) fn deliver(&self, sequence: u64, outcome: Outcome) -> Option<Waker> {
-        // Ordering: Relaxed. Published by the tail.
+        // Ordering: Relaxed. Published by the first word.
         if self.first(sequence).load(Ordering::Relaxed) & WATCHED == 0 {
             return None;
         }
         // Ordering: Relaxed. The value alone decides who has the ticket; what is in it was published
-        // by the tail.
+        // by the first word.
         let address = self.ticket(sequence).swap(0, Ordering::Relaxed);
         // SAFETY: TICKET-1: taken out just now.
         (address != 0).then(|| unsafe { Ticket::deliver(address, outcome) })?
@@ -349,7 +384,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // Nobody has shown that these are over.
-        for sequence in self.head()..self.tail() {
+        for sequence in self.written(self.head()) {
             if !self.is_taken(sequence) {
                 self.leak(sequence);
             }

@@ -8,6 +8,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
+
 use super::done::Over;
 use super::gather::Holding;
 use super::hold::HoldWord;
@@ -37,6 +39,7 @@ pub fn recv_slots(capacity: u32, max_sge: u32) -> (SlotPoster, SlotCompleter) {
     let poster = SlotPoster {
         free: u64::from(slots.capacity != 0),
         slots: Arc::clone(&slots),
+        _alone: CachePadded::new(()),
     };
     (poster, SlotCompleter { slots })
 }
@@ -46,7 +49,7 @@ struct Slots {
     /// The slot after each in its list, plus 1; 0: none.
     next: Box<[AtomicU64]>,
     /// The first slot of those that were given back, plus 1.
-    freed: AtomicU64,
+    freed: CachePadded<AtomicU64>,
     words: Box<[AtomicU64]>,
     watches: Watches,
     width: usize,
@@ -64,7 +67,7 @@ impl Slots {
             next: (2..count + 2)
                 .map(|next| AtomicU64::new(if next > count { 0 } else { next }))
                 .collect(),
-            freed: AtomicU64::new(0),
+            freed: CachePadded::new(AtomicU64::new(0)),
             words: zeros(capacity as usize * width),
             watches: Watches::new(capacity as usize),
             width,
@@ -181,6 +184,8 @@ pub struct SlotPoster {
     slots: Arc<Slots>,
     /// The first slot of its own list, plus 1.
     free: u64,
+    /// As the [`Poster`](super::Poster)'s.
+    _alone: CachePadded<()>,
 }
 
 impl SlotPoster {

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the command line of the project's own tools, and nothing but the command line.
 
 mod house;
+mod instructions;
 mod loom;
 mod mutants;
 mod packages;
@@ -30,6 +31,7 @@ Usage: cargo xtask <command>
                            the models in loom_tests/ whose file name contains FILTER;
                            ARGS go to the test harness; --full raises the bounds
   mutants                  breaks the gate's orderings one by one; a model must fail each time
+  instructions             what an operation costs, counted under callgrind: RMWs, instructions
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
   vm test [--timeout SECONDS] [--memory MIB]
@@ -85,6 +87,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "test" => tasks::test(),
         "lint" => tasks::lint(),
         "mutants" => mutants::run(),
+        "instructions" => instructions::run(),
         "ci" => tasks::ci(),
         other => bail!(Exit::usage(format!("no command `{other}`\n\n{USAGE}"))),
     }

@@ -14,7 +14,14 @@ mod list;
 use list::MUTANTS;
 
 /// What the copy needs to be a package whose models build.
-const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "src", "benches", "loom_tests"];
+const COPIED: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "src",
+    "benches",
+    "examples",
+    "loom_tests",
+];
 
 struct Mutant {
     name: &'static str,

@@ -13,6 +13,8 @@ pub enum Use {
     Build,
     /// Booting the VM.
     Vm,
+    /// Counting instructions.
+    Count,
 }
 
 struct Package {
@@ -42,6 +44,8 @@ const PACKAGES: &[Package] = &[
     package("xz-utils", Use::Vm, "unpacks kernel modules"),
     package("iproute2", Use::Vm, "ip and rdma: create the guest's RDMA device"),
     package("ibverbs-providers", Use::Vm, "librxe: the user-space driver of soft-RoCE"),
+    package("valgrind", Use::Count, "callgrind, which counts instructions"),
+    package("binutils", Use::Count, "objdump, which tells which of them are locked"),
     package("ibverbs-utils", Use::Vm, "ibv_devinfo, ibv_rc_pingpong"),
 ];
 

@@ -75,16 +75,34 @@ const GATE_WAIT: &[Mutant] = &[mutant(
 
 const RING: &[Mutant] = &[
     mutant(
-        "publishing slots Release -> Relaxed",
-        "tail.store(tail, Ordering::Release)",
-        "tail.store(tail, Ordering::Relaxed)",
+        "writing a slot Release -> Relaxed",
+        "store(first, Ordering::Release)",
+        "store(first, Ordering::Relaxed)",
         ("ring", "slots_go_round"),
     ),
     mutant(
-        "seeing published slots Acquire -> Relaxed",
-        "self.tail.load(Ordering::Acquire)",
-        "self.tail.load(Ordering::Relaxed)",
+        "seeing that a slot is written Acquire -> Relaxed",
+        "self.first(sequence).load(Ordering::Acquire)",
+        "self.first(sequence).load(Ordering::Relaxed)",
         ("ring", "a_completion_releases_those_before_it"),
+    ),
+    mutant(
+        "slots are marked alike in every round",
+        "match sequence as usize & self.firsts.len() {",
+        "match sequence as usize & 0 {",
+        ("ring", "slots_go_round"),
+    ),
+    mutant(
+        "who takes an inline slot takes its mark along",
+        "seen & (ROUND | SIGNALED | WATCHED)",
+        "seen & (SIGNALED | WATCHED)",
+        ("ring", "an_inline_one_of_a_list_is_released_once"),
+    ),
+    mutant(
+        "a receive that is over loses its mark",
+        "let taken = self.round(sequence);",
+        "let taken = self.round(sequence) ^ ROUND;",
+        ("ring", "receives_end_in_any_order"),
     ),
     mutant(
         "giving slots back Release -> Relaxed",
@@ -132,10 +150,16 @@ const COMPLETER: &[Mutant] = &[
         ("ring", "slots_go_round"),
     ),
     mutant(
-        "what lies beyond the tail is found",
-        "if distance >= self.tail_seen - self.head {\n                return None;",
-        "if distance > self.tail_seen - self.head {\n                return None;",
+        "what is not written yet is found",
+        " && self.ring.is_written(sequence)",
+        "",
         ("ring", "slots_go_round"),
+    ),
+    mutant(
+        "what lies further ahead than a ring's length is found",
+        "distance < self.ring.slots() && ",
+        "",
+        ("ring", "receives_end_in_any_order"),
     ),
     mutant(
         "a receive that is over is not marked",
@@ -154,8 +178,8 @@ const POSTER: &[Mutant] = &[
     ),
     mutant(
         "what was taken back stays in the completer's sight",
-        "self.tail = tail;\n        self.ring.publish(tail);",
-        "self.tail = tail;",
+        "(tail..self.tail).for_each(|sequence| self.ring.hide(sequence));",
+        "",
         ("ring", "a_post_that_is_taken_back_leaves_no_trace"),
     ),
 ];
