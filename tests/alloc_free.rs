@@ -2,76 +2,18 @@
 //! nothing. Counted for this thread alone, after a warm-up.
 #![cfg(all(feature = "soft", not(loom)))]
 
+mod alloc_counter;
 mod util;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 use std::io::{Read, Write};
 
+use alloc_counter::assert_allocates_nothing;
 use rdma_mr::gate::{Gate, Holder};
 use rdma_mr::op::{Begin, Hold};
 use rdma_mr::work::{SendFlags, SendOp};
 use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
 use util::*;
-
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    COUNT.with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: all of it is the system's; the counter allocates nothing, and has no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.realloc(block, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Runs it often enough for what is done once in a while (an epoch's collection), and says how many
-/// allocations that took after the first time.
-#[track_caller]
-fn assert_allocates_nothing(mut f: impl FnMut()) {
-    f();
-    let before = COUNT.get();
-    for _ in 0..500 {
-        f();
-    }
-    assert_eq!(COUNT.get() - before, 0, "allocations in 500 rounds");
-}
-
-#[test]
-fn the_counter_counts() {
-    let before = COUNT.get();
-    drop(black_box(Box::new(1)));
-    assert!(COUNT.get() > before);
-}
 
 #[test]
 fn guards_that_are_had_at_once_allocate_nothing() {
