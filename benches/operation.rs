@@ -167,7 +167,7 @@ impl End<'_> {
         // Ordering: Relaxed. Published by the tail.
         let id = self.pipe.id(self.at).load(Ordering::Relaxed);
         self.at += 1;
-        if self.at.is_multiple_of(Pipe::BATCH) {
+        if self.at % Pipe::BATCH == 0 {
             // Ordering: Release pairs with the Acquire in `wait`.
             self.pipe.head.store(self.at, Ordering::Release);
         }

@@ -31,7 +31,13 @@ fn figures<'a>(said: &'a str, contestant: &str) -> Vec<f64> {
 fn every_contestant_plays_and_gets_its_percentiles() {
     // The last block is a short one.
     let few = ["--iterations", "45", "--block", "10", "--size"];
-    for more in [&["8"][..], &["512", "--inline"], &["70000", "--yield"]] {
+    let contests = ["512", "--contests", "3"];
+    for more in [
+        &["8"][..],
+        &["512", "--inline"],
+        &["70000", "--yield"],
+        &contests,
+    ] {
         let args = [&few, more].concat();
         let output = cli_util::run("pingpong", &args);
         let text = String::from_utf8_lossy(&output.stderr);
@@ -66,6 +72,7 @@ fn what_can_not_be_done_is_said_in_one_line() {
     assert!(refusal(&["--size", "big"]).contains("big"));
     assert!(refusal(&["--iterations", "0"]).contains("--iterations takes"));
     assert!(refusal(&["--block", "0"]).contains("--block"));
+    assert!(refusal(&["--contests", "0"]).contains("--contests"));
     assert!(refusal(&["--check", "nan"]).contains("--check"));
     assert!(refusal(&["--inline", "--size", "100000"]).contains("inline"));
     assert!(refusal(&["--nonsense"]).contains("nonsense"));

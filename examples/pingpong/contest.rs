@@ -194,34 +194,43 @@ pub fn run<W: Wire>(wire: &W, options: &Options) -> Result<(), Failure> {
         ("endpoint", Box::new(sides(wire, options, ByEndpoint::new)?)),
         ("async", Box::new(Futures::new(wire, options)?)),
     ];
-    let mut times = [const { Vec::new() }; 6];
-    // The first rounds are for the caches, and for who was asleep.
-    let warm_up = options.block as u64;
+    let names = contestants.each_ref().map(|(name, _)| *name);
     let mut number = 0;
-    let mut play = |at: usize, count: u64, times: &mut Vec<u64>, endpoints| {
-        number += count;
-        contestants[at]
-            .1
-            .play(endpoints, number - count..number, times)
+    let mut play = |at: usize, count: usize, times: &mut Vec<u64>, endpoints| {
+        let first = number;
+        number += count as u64;
+        contestants[at].1.play(endpoints, first..number, times)
     };
-    for at in 0..times.len() {
-        endpoints = play(at, warm_up, &mut Vec::new(), endpoints)?;
+    // The first rounds are for the caches, and for who was asleep.
+    for at in 0..names.len() {
+        endpoints = play(at, options.block, &mut Vec::new(), endpoints)?;
     }
     // Shuffled each time: nobody always has the same one before it.
     let mut order: [usize; 6] = std::array::from_fn(|at| at);
     let mut rng = SmallRng::seed_from_u64(64);
-    let mut left = options.iterations;
-    while left > 0 {
-        let count = left.min(options.block);
-        order.shuffle(&mut rng);
-        for at in order {
-            endpoints = play(at, count as u64, &mut times[at], endpoints)?;
+    let mut calmest: Option<Report> = None;
+    for _ in 0..options.contests {
+        let mut times = [const { Vec::new() }; 6];
+        let mut left = options.iterations;
+        while left > 0 {
+            let count = left.min(options.block);
+            order.shuffle(&mut rng);
+            for at in order {
+                endpoints = play(at, count, &mut times[at], endpoints)?;
+            }
+            left -= count;
         }
-        left -= count;
+        let report = Report::new(names, times, options.block);
+        if calmest
+            .as_ref()
+            .is_none_or(|other| report.unrest() < other.unrest())
+        {
+            calmest = Some(report);
+        }
     }
     for endpoint in endpoints {
         endpoint.close().map_err(|(_, error)| error)?;
     }
-    let names = contestants.map(|(name, _)| name);
-    Report::new(names, times, options.block).finish(&wire.name(), options)
+    let report = calmest.expect("there was at least one");
+    report.finish(&wire.name(), options)
 }

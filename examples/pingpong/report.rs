@@ -37,6 +37,12 @@ impl Report {
         }
     }
 
+    /// How much the plain one was disturbed: its median beside its lower decile.
+    pub fn unrest(&self) -> f64 {
+        let plain = &self.times[PLAIN];
+        percentile(plain, 50.0) as f64 / percentile(plain, 10.0) as f64
+    }
+
     /// Prints it all, and fails if the layer adds more than it may.
     pub fn finish(&self, device: &str, options: &Options) -> Result<(), Failure> {
         let (size, block) = (options.size, options.block);
@@ -46,6 +52,12 @@ impl Report {
             options.iterations
         );
         println!("in turns of {block}; microseconds");
+        if options.contests > 1 {
+            let (contests, unrest) = (options.contests, self.unrest());
+            println!(
+                "the calmest of {contests} contests: plain's p50 is {unrest:.2} times its p10"
+            );
+        }
         print!("{:14}", "");
         PERCENTILES
             .iter()

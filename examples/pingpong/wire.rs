@@ -115,6 +115,8 @@ impl Patience {
     pub fn turn(&mut self) -> Result<(), Failure> {
         if self.yields {
             std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
         }
         self.turns = self.turns.wrapping_add(1);
         if self.turns % (1 << 16) == 0 {

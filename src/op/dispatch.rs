@@ -8,7 +8,7 @@ use super::done::Over;
 use super::number::Numbers;
 use super::ring::Ring;
 use super::slots::SlotCompleter;
-use super::table::Table;
+use super::table::{Found, Table};
 use crate::error::{Error, Result};
 use crate::work::{QpCaps, WcStatus, WorkCompletion};
 
@@ -105,8 +105,8 @@ impl Dispatch {
         };
         // SAFETY: COMPLETE-1, as required of the caller.
         match unsafe { self.table.finish(&wc, &mut Waker::wake) } {
-            Ok(Some(over)) => Ok(over),
-            Ok(None) | Err(_) => Err(Error::UnknownCompletion { wr_id }),
+            Found::Over(over) => Ok(over),
+            Found::Late | Found::Nothing => Err(Error::UnknownCompletion { wr_id }),
         }
     }
 

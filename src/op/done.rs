@@ -86,6 +86,16 @@ impl Over {
         self.count as usize
     }
 
+    /// As [`each`](Self::each).
+    #[inline]
+    pub(super) fn tell(&self, done: &mut impl FnMut(Done)) {
+        let last = self.count - 1;
+        for n in 0..last {
+            done(Done::new(self.first.after(n), Completion::SUCCESS));
+        }
+        done(Done::new(self.first.after(last), self.completion));
+    }
+
     /// Each of them, in the order of the posts. Those before the last one succeeded: an operation that
     /// fails has a completion of its own.
     pub fn each(self) -> impl Iterator<Item = Done> {

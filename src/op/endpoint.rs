@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 
 use super::done::Done;
-use super::gather::Holding;
+use super::gather::{Holding, check_kind};
 use super::number::OpId;
 use super::poller::Poller;
 use super::poster::Poster;
@@ -299,11 +299,13 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// As [`Poller::poll`].
     pub fn poll(&mut self, mut done: impl FnMut(Done)) -> Result<usize> {
         let sends = self.send_seat.poller().poll_with(&mut done);
-        let recvs = match &self.recv_seat {
-            Some(seat) => seat.poller().poll_with(done),
-            None => Ok(0),
-        };
-        Ok(sends? + recvs?)
+        match &self.recv_seat {
+            None => sends,
+            Some(seat) => {
+                let recvs = seat.poller().poll_with(done);
+                Ok(sends? + recvs?)
+            }
+        }
     }
 
     /// Destroys the queue pair (`ibv_destroy_qp`), then releases all that was outstanding. May block
@@ -311,6 +313,10 @@ impl<Q: QueuePair> Endpoint<Q> {
     ///
     /// # Errors
     /// The endpoint, as it was, with what the provider said.
+    #[allow(
+        clippy::result_large_err,
+        reason = "rare, and it is all that was handed in"
+    )]
     pub fn close(mut self) -> Result<(), (Self, io::Error)> {
         match self.end() {
             Ok(_) => Ok(()),
@@ -373,19 +379,6 @@ pub(super) fn needs(op: &SendOp) -> Holder {
     } else {
         Holder::NicRead
     }
-}
-
-/// Refuses holds of the wrong kind.
-#[inline]
-pub(super) fn check_kind(holds: &impl Holding, needs: Holder) -> Result<()> {
-    if holds.kind().is_none_or(|kind| kind == needs) {
-        return Ok(());
-    }
-    let reason = match needs {
-        Holder::NicWrite => "the NIC writes these bytes: hold them with begin_write",
-        _ => "the NIC reads these bytes: hold them with begin_read",
-    };
-    Err(Error::InvalidWorkRequest { reason })
 }
 
 impl<Q: QueuePair> fmt::Debug for Endpoint<Q> {

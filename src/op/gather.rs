@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Hold;
 use super::hold::{HoldWord, checked, element};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gate::{Acquire, Gate, Holder};
 use crate::mr::{LocalMrReadAccess, Part};
 use crate::work::Sge;
@@ -73,6 +73,19 @@ impl Holding for () {
     fn sges(&self) -> &[Sge] {
         &[]
     }
+}
+
+/// Refuses holds of the wrong kind.
+#[inline]
+pub(super) fn check_kind(holds: &impl Holding, needs: Holder) -> Result<()> {
+    if holds.kind().is_none_or(|kind| kind == needs) {
+        return Ok(());
+    }
+    let reason = match needs {
+        Holder::NicWrite => "the NIC writes these bytes: hold them with begin_write",
+        _ => "the NIC reads these bytes: hold them with begin_read",
+    };
+    Err(Error::InvalidWorkRequest { reason })
 }
 
 /// Up to `N` regions, or bytes of them, held for one operation of the NIC: each region once, however

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::mem::ManuallyDrop;
 
-use super::endpoint::{Endpoint, check_kind, needs};
-use super::gather::Holding;
+use super::endpoint::{Endpoint, needs};
+use super::gather::{Holding, check_kind};
 use super::number::OpId;
 use super::poster::Poster;
 use crate::error::{Error, Result};

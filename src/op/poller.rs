@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
+use arrayvec::ArrayVec;
 use event_listener::{Event, EventListener};
 
 use super::Completer;
-use super::done::Done;
+use super::done::{Done, Over};
 use super::number::Numbers;
 use super::slots::SlotCompleter;
-use super::table::Table;
+use super::table::{Found, Table};
 use super::turn::{BATCH, Left, Turn, Turns};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -149,42 +150,35 @@ impl<C: CompletionQueue> Poller<C> {
                     return Err(error);
                 }
             };
-            let mut over = [None; BATCH];
-            let mut wakers = None;
+            let mut over = ArrayVec::<Over, BATCH>::new();
+            let mut wakers = ArrayVec::<Waker, BATCH>::new();
             let mut rest = Rest {
                 table,
                 completions: batch[..taken].iter(),
             };
-            let mut woken = 0;
-            for (at, wc) in rest.completions.by_ref().enumerate() {
-                let mut wake = |waker: Waker| {
-                    let places = wakers.get_or_insert([const { None }; BATCH]);
-                    match places.get_mut(woken) {
-                        Some(place) => {
-                            *place = Some(waker);
-                            woken += 1;
-                        }
-                        None => waker.wake(),
+            for wc in rest.completions.by_ref() {
+                let mut wake = |waker| {
+                    if let Err(full) = wakers.try_push(waker) {
+                        full.element().wake();
                     }
                 };
                 // SAFETY: COMPLETE-1: polled just now.
                 match unsafe { rest.table.finish(wc, &mut wake) } {
-                    Ok(one) => over[at] = one,
-                    Err(wr_id) => unknown = Some(wr_id),
+                    Found::Over(one) => over.push(one),
+                    Found::Late => {}
+                    Found::Nothing => unknown = Some(wc.wr_id),
                 }
             }
-            drop(rest);
+            std::mem::forget(rest); // none is left
             // What is called from here on may poll, post, or end queue pairs.
             drop(turn);
             self.tell_ended();
-            if let Some(wakers) = wakers {
-                wakers.into_iter().flatten().for_each(Waker::wake);
+            if !wakers.is_empty() {
+                wakers.drain(..).for_each(Waker::wake);
             }
-            for over in over[..taken].iter().flatten() {
-                for done_now in over.each() {
-                    total += 1;
-                    done(done_now);
-                }
+            for over in &over {
+                total += over.count();
+                over.tell(done);
             }
             if taken < BATCH {
                 break;
@@ -314,6 +308,7 @@ struct Rest<'a> {
 }
 
 impl Drop for Rest<'_> {
+    #[cold]
     fn drop(&mut self) {
         for wc in self.completions.by_ref() {
             // SAFETY: COMPLETE-1: polled, and not dealt with yet.

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::Holding;
-use super::endpoint::check_kind;
+use super::gather::{Holding, check_kind};
 use super::number::OpId;
 use super::poller::Poller;
 use super::slots::{SlotCompleter, SlotPoster, recv_slots};
@@ -93,6 +92,10 @@ impl<S: SharedRecvQueue, C: CompletionQueue> SharedRecv<S, C> {
     ///
     /// # Errors
     /// The queue, as it was, with what the provider said.
+    #[allow(
+        clippy::result_large_err,
+        reason = "rare, and it is all that was handed in"
+    )]
     pub fn close(mut self) -> Result<(), (Self, io::Error)> {
         match self.end() {
             Ok(()) => Ok(()),

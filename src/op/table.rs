@@ -48,11 +48,22 @@ impl Queues {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "nearly all are taken")]
 enum Place {
     Free,
     /// Was taken: completions that are left over from then belong to nobody.
     Retired,
     Taken(Queues),
+}
+
+/// What a completion belongs to.
+pub(super) enum Found {
+    /// What was outstanding, and is over.
+    Over(Over),
+    /// A queue that is gone: it comes late, and is no surprise.
+    Late,
+    /// Nothing that is outstanding here.
+    Nothing,
 }
 
 pub(super) struct Table {
@@ -81,16 +92,16 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Releases what a completion says is over. `Ok(None)`: left over from a queue that is gone.
-    /// `Err`: its `wr_id`, which belongs to nothing outstanding here.
+    /// Releases what a completion says is over.
     ///
     /// # Safety
     /// - **COMPLETE-1**.
+    #[inline]
     pub(super) unsafe fn finish(
         &mut self,
         wc: &WorkCompletion,
         wake: &mut impl FnMut(Waker),
-    ) -> Result<Option<Over>, u64> {
+    ) -> Found {
         let number = Numbers::number_in(wc.wr_id);
         let completion = Completion::of(wc);
         let place = self.place_of(number);
@@ -100,19 +111,28 @@ impl Table {
                 // SAFETY: COMPLETE-1, as required of the caller.
                 queue.and_then(|queue| unsafe { queue.finish(wc.wr_id, completion, wake) })
             }
-            Some(Place::Retired) => return Ok(None),
-            _ if number > Numbers::QUEUES => {
-                let mut queues = self.shared.iter();
-                match queues.find(|queue| queue.number() == number) {
-                    // SAFETY: COMPLETE-1, as required of the caller.
-                    Some(queue) => unsafe { queue.finish(wc.wr_id, completion) },
-                    None if self.retired_shared.contains(&number) => return Ok(None),
-                    None => None,
-                }
-            }
+            Some(Place::Retired) => return Found::Late,
+            // SAFETY: COMPLETE-1, as required of the caller.
+            _ if number > Numbers::QUEUES => return unsafe { self.finish_shared(wc, completion) },
             _ => None,
         };
-        over.map(Some).ok_or(wc.wr_id)
+        over.map_or(Found::Nothing, Found::Over)
+    }
+
+    /// As [`finish`](Self::finish), for a shared receive queue.
+    ///
+    /// # Safety
+    /// - **COMPLETE-1**.
+    unsafe fn finish_shared(&self, wc: &WorkCompletion, completion: Completion) -> Found {
+        let number = Numbers::number_in(wc.wr_id);
+        let mut queues = self.shared.iter();
+        let over = match queues.find(|queue| queue.number() == number) {
+            // SAFETY: COMPLETE-1, as required of the caller.
+            Some(queue) => unsafe { queue.finish(wc.wr_id, completion) },
+            None if self.retired_shared.contains(&number) => return Found::Late,
+            None => None,
+        };
+        over.map_or(Found::Nothing, Found::Over)
     }
 
     /// Tells all futures that no completion can come any more.
@@ -159,7 +179,8 @@ impl Table {
     #[inline]
     fn place_of(&self, number: usize) -> usize {
         match number {
-            1..=Numbers::QUEUES => (number - 1 + Numbers::QUEUES - self.first) % Numbers::QUEUES,
+            1..=Numbers::QUEUES if number > self.first => number - 1 - self.first,
+            1..=Numbers::QUEUES => number - 1 + Numbers::QUEUES - self.first,
             _ => usize::MAX,
         }
     }

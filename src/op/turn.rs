@@ -69,6 +69,7 @@ impl Turns {
         Some(self.entered())
     }
 
+    #[inline]
     fn entered(&self) -> Turn<'_> {
         // Ordering: Relaxed. A thread compares it with itself alone.
         self.owner.store(this_thread(), Ordering::Relaxed);
@@ -118,11 +119,20 @@ impl Turn<'_> {
         (&mut desk.table, &mut desk.batch)
     }
 
+    #[inline]
     fn next_left(&self) -> Option<Left> {
         self.end.turns.left.get_mut().with(|all| {
             // SAFETY: POLLER-1: this is the turn; the borrow ends here.
             unsafe { &mut *all }.pop()
         })
+    }
+
+    #[cold]
+    fn settle(&mut self, left: Left) {
+        if let Some(mut queues) = self.remove(left.number) {
+            // SAFETY: COMPLETE-2: the endpoint says so, and is gone.
+            unsafe { queues.settle(left.destroyed) };
+        }
     }
 }
 
@@ -145,17 +155,16 @@ impl DerefMut for Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
+    #[inline]
     fn drop(&mut self) {
         while let Some(left) = self.next_left() {
-            if let Some(mut queues) = self.remove(left.number) {
-                // SAFETY: COMPLETE-2: the endpoint says so, and is gone.
-                unsafe { queues.settle(left.destroyed) };
-            }
+            self.settle(left);
         }
     }
 }
 
 impl Drop for End<'_> {
+    #[inline]
     fn drop(&mut self) {
         // Ordering: Relaxed, as in `entered`.
         self.turns.owner.store(0, Ordering::Relaxed);

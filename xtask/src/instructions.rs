@@ -51,9 +51,9 @@ const SHAPES: &[Shape] = &[
     shape("wr_id", 2000, 70, true),
     shape("ring", 2000, 200, true),
     shape("slots", 4008, 315, true),
-    shape("endpoint", 5000, 800, true),
+    shape("endpoint", 5000, 640, true),
     // Moves itself by memcpy.
-    shape("future", 14_000, 2250, false),
+    shape("future", 14_000, 1750, false),
     Shape {
         name: "rival",
         promise: None,

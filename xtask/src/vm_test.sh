@@ -139,20 +139,14 @@ run_program() {
 }
 
 # run_pingpong NAME PROGRAM ARGS...: with the program on the first processor and the device's work, which
-# soft-RoCE leaves to the kernel's workers, on the second, as a device would be beside the program. The
-# second one is kept from going to sleep by a loop that gives way to all others: else most of what is
-# measured is how long the emulator takes to wake it up.
+# soft-RoCE leaves to the kernel's workers, on the second, as a device would be beside the program.
 run_pingpong() {
     cpus=/sys/devices/virtual/workqueue/cpumask
     before=$(cat $cpus)
     echo 2 >$cpus
-    sh -c 'renice -n 19 -p $$; taskset -p 2 $$; while :; do :; done' >/dev/null &
-    awake=$!
     name=$1
     shift
     run_program "$name" taskset 1 "$@"
-    # The shell says that it was killed.
-    { kill -KILL $awake; wait $awake; } 2>/dev/null
     echo "$before" >$cpus
 }
 

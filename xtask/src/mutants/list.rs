@@ -347,8 +347,8 @@ const POLLER: &[Mutant] = &[
     ),
     mutant(
         "nobody is woken",
-        "wakers.into_iter().flatten().for_each(Waker::wake);",
-        "drop(wakers);",
+        "wakers.drain(..).for_each(Waker::wake);",
+        "wakers.clear();",
         ("future", "a_future_is_told_all_and_woken"),
     ),
 ];

@@ -14,8 +14,9 @@ use crate::process::{Exit, need_program};
 const TIMED_OUT: u8 = 124;
 
 /// A panic reboots, and with `-no-reboot` that ends the emulator. An oops may leave a guest that
-/// hangs, so it is made a panic.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off";
+/// hangs, so it is made a panic. A processor that sleeps takes long to be woken in an emulator, longer
+/// than a round trip over soft-RoCE: idle ones look around instead.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off idle=poll";
 
 /// Without cmpxchg16b, which the kernel's allocator would use. After it, QEMU 7.2 was seen to keep a
 /// pointer's bits in the flags; an interrupt at that point ended in a double fault, once in some 60
@@ -41,33 +42,50 @@ enum Progress {
     Exited(u8),
 }
 
+/// How often a machine is started that goes down before it is up: the emulator's fault, and nothing was
+/// run yet.
+const BOOTS: u32 = 3;
+
 /// Boots the machine, copies the command's output to stdout as it comes, and hands on the status.
 pub fn run(machine: &Machine<'_>) -> Result<()> {
     let console = machine.work_dir.join("console");
+    let log = || tail(&console);
+    let mut boots = 1;
+    loop {
+        match boot(machine, &console)? {
+            (Progress::Exited(0), _) => return Ok(()),
+            (Progress::Exited(code), _) => bail!(Exit::new(code, "")),
+            (Progress::SetupFailed(what), _) => {
+                bail!("the guest's setup failed: {what}\n{}", log())
+            }
+            (Progress::Booting, None) => bail!(timed_out(machine, &format!("booting\n{}", log()))),
+            (_, None) => bail!(timed_out(machine, "running the command")),
+            (Progress::Booting, Some(status)) if boots == BOOTS => {
+                bail!("the guest did not boot (emulator: {status})\n{}", log())
+            }
+            (Progress::Booting, Some(status)) => {
+                eprintln!("the guest did not boot (emulator: {status}); once more");
+                boots += 1;
+            }
+            (Progress::Running, Some(status)) => bail!(
+                "the guest went down before the command ended (emulator: {status})\n{}",
+                log()
+            ),
+        }
+    }
+}
+
+/// How far the guest came, and how the emulator ended; `None`: it had to be killed.
+fn boot(machine: &Machine<'_>, console: &Path) -> Result<(Progress, Option<ExitStatus>)> {
     let reports = machine.work_dir.join("reports");
-    let mut emulator = Emulator(command(machine, &console, &reports)?.spawn()?);
+    let mut emulator = Emulator(command(machine, console, &reports)?.spawn()?);
     let mut output = emulator.0.stdout.take().context("the emulator's stdout")?;
     let copier = thread::spawn(move || io::copy(&mut output, &mut io::stdout()));
     let status = emulator.wait(machine.timeout)?;
     // The emulator has ended, so this thread sees the end of its output.
     let _ = copier.join();
-
-    let progress = progress(&fs::read_to_string(&reports).unwrap_or_default());
-    let log = || tail(&console);
-    match (progress, status) {
-        (Progress::Exited(0), _) => Ok(()),
-        (Progress::Exited(code), _) => bail!(Exit::new(code, "")),
-        (Progress::SetupFailed(what), _) => bail!("the guest's setup failed: {what}\n{}", log()),
-        (Progress::Booting, None) => bail!(timed_out(machine, &format!("booting\n{}", log()))),
-        (_, None) => bail!(timed_out(machine, "running the command")),
-        (Progress::Booting, Some(status)) => {
-            bail!("the guest did not boot (emulator: {status})\n{}", log())
-        }
-        (Progress::Running, Some(status)) => bail!(
-            "the guest went down before the command ended (emulator: {status})\n{}",
-            log()
-        ),
-    }
+    let reports = fs::read_to_string(&reports).unwrap_or_default();
+    Ok((progress(&reports), status))
 }
 
 fn timed_out(machine: &Machine<'_>, doing: &str) -> Exit {
