@@ -18,6 +18,9 @@ use crate::work::{CompletionQueue, RecvWr, SharedRecvQueue};
 /// receive costs two RMWs besides those of its region. Dropped, it destroys the queue, and only then
 /// releases what was outstanding; if the provider refuses, which it does while a queue pair takes from
 /// it, those holds are leaked and counted in [`leaks`](crate::leaks()). So drop the endpoints first.
+///
+/// A receive whose message broke off (the sender died, its queue pair went to ERR) may never complete, on
+/// soft-RoCE it never does: bytes were written there, and it stays held until the queue is destroyed.
 pub struct SharedRecv<S: SharedRecvQueue, C: CompletionQueue> {
     /// There until it is destroyed.
     srq: Option<S>,

@@ -203,8 +203,9 @@ pub unsafe trait SharedRecvQueue: Sized {
 pub trait CompletionEvents: CompletionQueue {
     /// Asks for one event when the next completion comes (`ibv_req_notify_cq`); with
     /// `solicited_only` for one that the peer marked
-    /// ([`SOLICITED`](super::SendFlags::SOLICITED)), or that failed. Completions that are there
-    /// already need not make an event: poll again after this call, before sleeping.
+    /// ([`SOLICITED`](super::SendFlags::SOLICITED)), or that failed (of sends that failed soft-RoCE
+    /// tells only those who arm for all). Completions that are there already need not make an event:
+    /// poll again after this call, before sleeping.
     ///
     /// # Errors
     /// The provider's.
