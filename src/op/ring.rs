@@ -41,6 +41,7 @@ pub(super) struct Marks {
 }
 
 /// How far the completer has come.
+#[derive(Default)]
 struct Progress {
     /// The sequence number of the oldest that is outstanding.
     head: AtomicU64,
@@ -80,11 +81,8 @@ impl Ring {
             width,
             capacity: capacity.into(),
             numbers,
-            progress: CachePadded::new(Progress {
-                head: AtomicU64::new(0),
-                over: AtomicU64::new(0),
-            }),
-            tail: CachePadded::new(AtomicU64::new(0)),
+            progress: CachePadded::default(),
+            tail: CachePadded::default(),
         })
     }
 
@@ -163,7 +161,7 @@ impl Ring {
 
     /// The sequence numbers of the slots from `head` on that are written; for the completer.
     pub(super) fn written(&self, head: u64) -> impl Iterator<Item = u64> {
-        (head..head + self.firsts.len() as u64).take_while(|sequence| self.is_written(*sequence))
+        (head..head + self.slots()).take_while(|sequence| self.is_written(*sequence))
     }
 
     /// How far an operation can be ahead of the oldest one.
