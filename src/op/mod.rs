@@ -9,42 +9,26 @@
 //! - For those who use a backend of ours: [`Endpoint`] posts, [`Poller`] polls, [`AsyncQueuePair`] is
 //!   both as futures, [`Drain`] the orderly end; [`SharedRecv`] for shared receive queues.
 
-mod completer;
-mod dispatch;
-mod done;
-mod drain;
 mod endpoint;
-mod future;
 mod gather;
 mod hold;
-mod list;
 mod number;
-mod poller;
-mod poster;
-mod prepared;
-mod ring;
-mod seat;
-mod shared;
-mod sleep;
-mod slots;
-mod table;
-mod thread;
-mod ticket;
-mod turn;
+mod poll;
+mod queue;
 
-pub use completer::Completer;
-pub use dispatch::{Dispatch, Rings};
-pub use done::{Done, Over};
-pub use drain::{Drain, Drained};
 pub use endpoint::Endpoint;
-pub use future::AsyncQueuePair;
+pub use endpoint::drain::{Drain, Drained};
+pub use endpoint::future::AsyncQueuePair;
+pub use endpoint::list::{PartlyPosted, SendRequest};
+pub use endpoint::shared::SharedRecv;
 pub use gather::{Gather, GatherFuture, Holding, Holds};
 pub use hold::{Begin, Hold, HoldFuture};
-pub use list::{PartlyPosted, SendRequest};
 pub use number::OpId;
-pub use poller::Poller;
-pub use poster::{Chain, Poster, recv_ring, send_ring};
-pub use prepared::Prepared;
-pub use shared::SharedRecv;
-pub use slots::{SlotCompleter, SlotPoster, recv_slots};
-pub use thread::PollerThread;
+pub use poll::dispatch::{Dispatch, Rings};
+pub use poll::poller::Poller;
+pub use poll::thread::PollerThread;
+pub use queue::completer::Completer;
+pub use queue::done::{Done, Over};
+pub use queue::poster::{Chain, Poster, recv_ring, send_ring};
+pub use queue::prepared::Prepared;
+pub use queue::slots::{SlotCompleter, SlotPoster, recv_slots};

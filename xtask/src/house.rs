@@ -34,6 +34,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("backend", &["error", "registration", "sync", "work"]),
 ];
 
+/// The floors of `op`, from the ground up: what is on one knows nothing of those above it. The ground is
+/// the files beside them.
+const FLOORS: &[&str] = &["queue", "poll", "endpoint"];
+
 /// Rooms on the way of an access or an operation: no lock is theirs.
 const LOCK_FREE: &[&str] = &["gate", "registration", "mr", "op", "work"];
 
@@ -57,6 +61,7 @@ pub fn check() -> Result<()> {
                 continue;
             }
             problems.extend(wrong_imports(room, line).map(|to| format!("{at}: {room} -> {to}")));
+            problems.extend(wrong_floor(&name, line).map(|to| format!("{at}: up to {to}")));
             if LOCK_FREE.contains(&room) && (line.contains("Mutex") || line.contains("RwLock")) {
                 problems.push(format!("{at}: a lock in {room}"));
             }
@@ -121,6 +126,24 @@ fn wrong_imports<'a>(room: &'a str, line: &'a str) -> impl Iterator<Item = &'a s
         })
 }
 
+/// The floor of `op` that `line` names as `op::FLOOR` or `super::FLOOR`, if the file `name` is below it.
+fn wrong_floor(name: &str, line: &str) -> Option<&'static str> {
+    let inside = name.strip_prefix("src/op/")?;
+    if inside == "mod.rs" {
+        return None; // the roof
+    }
+    let own = FLOORS
+        .iter()
+        .position(|floor| inside.split('/').next() == Some(floor));
+    let above = &FLOORS[own.map_or(0, |own| own + 1)..];
+    let names = |floor: &&&str| {
+        ["op", "super"]
+            .iter()
+            .any(|from| line.contains(&format!("{from}::{floor}::")))
+    };
+    above.iter().find(names).copied()
+}
+
 /// Words like `SLICE-1`.
 fn clauses(line: &str) -> Vec<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -157,6 +180,24 @@ mod tests {
         assert!(wrong("mr", "use crate::mr::region::Part;").is_empty());
         assert_eq!(room_of("src/gate/word.rs"), "gate");
         assert_eq!(room_of("src/work.rs"), "work");
+    }
+
+    #[test]
+    fn what_is_below_knows_nothing_of_what_is_above() {
+        let up = "use crate::op::poll::table::Table;";
+        assert_eq!(wrong_floor("src/op/queue/ring.rs", up), Some("poll"));
+        assert_eq!(
+            wrong_floor("src/op/hold.rs", "use super::poll::table::Table;"),
+            Some("poll")
+        );
+        for name in [
+            "src/op/poll/turn.rs",
+            "src/op/endpoint/mod.rs",
+            "src/op/mod.rs",
+            "src/lib.rs",
+        ] {
+            assert_eq!(wrong_floor(name, up), None);
+        }
     }
 
     #[test]

@@ -21,16 +21,16 @@ const fn mutant(
 pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/gate/mod.rs", GATE),
     ("src/gate/wait.rs", GATE_WAIT),
-    ("src/op/ring.rs", RING),
-    ("src/op/completer.rs", COMPLETER),
-    ("src/op/poster.rs", POSTER),
-    ("src/op/slots.rs", SLOTS),
-    ("src/op/ticket.rs", TICKET),
-    ("src/op/future.rs", FUTURE),
-    ("src/op/poller.rs", POLLER),
-    ("src/op/sleep.rs", SLEEP),
-    ("src/op/table.rs", TABLE),
-    ("src/op/turn.rs", TURN),
+    ("src/op/queue/ring.rs", RING),
+    ("src/op/queue/completer.rs", COMPLETER),
+    ("src/op/queue/poster.rs", POSTER),
+    ("src/op/queue/slots.rs", SLOTS),
+    ("src/op/queue/ticket.rs", TICKET),
+    ("src/op/endpoint/future.rs", FUTURE),
+    ("src/op/poll/poller.rs", POLLER),
+    ("src/op/poll/sleep.rs", SLEEP),
+    ("src/op/poll/table.rs", TABLE),
+    ("src/op/poll/turn.rs", TURN),
 ];
 
 const GATE: &[Mutant] = &[

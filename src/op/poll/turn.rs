@@ -8,10 +8,10 @@ use crate::sync::{AtomicU64, MutPtr, Ordering, UnsafeCell, this_thread};
 use crate::work::WorkCompletion;
 
 /// Completions taken off the queue at a time.
-pub(super) const BATCH: usize = 16;
+pub(in crate::op) const BATCH: usize = 16;
 
 /// The table and the turn to use it.
-pub(super) struct Turns {
+pub(in crate::op) struct Turns {
     gate: Gate,
     /// The thread that has the turn, or 0.
     owner: AtomicU64,
@@ -30,16 +30,16 @@ struct Desk {
 
 /// A queue pair that was destroyed, or could not be.
 #[derive(Clone, Copy)]
-pub(super) struct Left {
-    pub(super) number: usize,
-    pub(super) destroyed: bool,
+pub(in crate::op) struct Left {
+    pub(in crate::op) number: usize,
+    pub(in crate::op) destroyed: bool,
 }
 
 // SAFETY: POLLER-1: the cells are used by who has the turn, one thread at a time.
 unsafe impl Sync for Turns {}
 
 impl Turns {
-    pub(super) fn new(table: Table) -> Self {
+    pub(in crate::op) fn new(table: Table) -> Self {
         Turns {
             gate: Gate::new(),
             owner: AtomicU64::new(0),
@@ -53,14 +53,14 @@ impl Turns {
 
     /// The turn, if nobody has it.
     #[inline]
-    pub(super) fn try_take(&self) -> Option<Turn<'_>> {
+    pub(in crate::op) fn try_take(&self) -> Option<Turn<'_>> {
         self.gate
             .try_enter(Holder::CpuWrite)
             .then(|| self.entered())
     }
 
     /// The turn, waited for; `None` if this thread has it.
-    pub(super) fn take(&self) -> Option<Turn<'_>> {
+    pub(in crate::op) fn take(&self) -> Option<Turn<'_>> {
         if self.is_mine() {
             return None;
         }
@@ -85,7 +85,7 @@ impl Turns {
     }
 
     /// Leaves that to the end of the turn, which this thread has. `false` if it has not.
-    pub(super) fn leave(&self, left: Left) -> bool {
+    pub(in crate::op) fn leave(&self, left: Left) -> bool {
         if !self.is_mine() {
             return false;
         }
@@ -99,7 +99,7 @@ impl Turns {
 }
 
 /// The turn.
-pub(super) struct Turn<'a> {
+pub(in crate::op) struct Turn<'a> {
     /// Given up before the turn ends.
     desk: MutPtr<Desk>,
     end: End<'a>,
@@ -113,7 +113,7 @@ struct End<'a> {
 impl Turn<'_> {
     /// The table, and where completions are polled to.
     #[inline]
-    pub(super) fn table_and_batch(&mut self) -> (&mut Table, &mut [WorkCompletion; BATCH]) {
+    pub(in crate::op) fn table_and_batch(&mut self) -> (&mut Table, &mut [WorkCompletion; BATCH]) {
         // SAFETY: POLLER-1: this is the turn.
         let desk = self.desk.with(|desk| unsafe { &mut *desk });
         (&mut desk.table, &mut desk.batch)

@@ -13,10 +13,10 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
-use super::hold::HoldWord;
-use super::number::Numbers;
 use super::ticket::{Outcome, Ticket};
 use crate::leaks;
+use crate::op::hold::HoldWord;
+use crate::op::number::Numbers;
 use crate::sync::{AtomicU64, Ordering, Watches};
 
 /// The last word of a slot.
@@ -33,11 +33,11 @@ const _: () = assert!((LAST | WATCHED | INLINE | SIGNALED | ROUND) & !HoldWord::
 
 /// How a slot is posted.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Marks {
-    pub(super) signaled: bool,
-    pub(super) inline: bool,
+pub(in crate::op) struct Marks {
+    pub(in crate::op) signaled: bool,
+    pub(in crate::op) inline: bool,
     /// The address of a ticket.
-    pub(super) ticket: Option<u64>,
+    pub(in crate::op) ticket: Option<u64>,
 }
 
 /// How far the completer has come.
@@ -50,7 +50,7 @@ struct Progress {
 }
 
 /// What poster and completer share.
-pub(super) struct Ring {
+pub(in crate::op) struct Ring {
     /// The first word of each slot: for most there is no other. As many as the next power of two, so
     /// that a slot is found by a mask.
     firsts: Box<[AtomicU64]>,
@@ -69,7 +69,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(capacity: u32, max_sge: u32, numbers: Numbers) -> Arc<Self> {
+    pub(in crate::op) fn new(capacity: u32, max_sge: u32, numbers: Numbers) -> Arc<Self> {
         let width = max_sge.max(1) as usize;
         let slots = capacity.max(1).next_power_of_two() as usize;
         let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
@@ -87,18 +87,18 @@ impl Ring {
     }
 
     #[inline]
-    pub(super) fn numbers(&self) -> Numbers {
+    pub(in crate::op) fn numbers(&self) -> Numbers {
         self.numbers
     }
 
     #[inline]
-    pub(super) fn capacity(&self) -> u64 {
+    pub(in crate::op) fn capacity(&self) -> u64 {
         self.capacity
     }
 
     /// How many regions one work request can hold.
     #[inline]
-    pub(super) fn width(&self) -> usize {
+    pub(in crate::op) fn width(&self) -> usize {
         self.width
     }
 
@@ -118,12 +118,12 @@ impl Ring {
     }
 
     /// Where the ticket's address of that operation is kept.
-    pub(super) fn ticket(&self, sequence: u64) -> &AtomicU64 {
+    pub(in crate::op) fn ticket(&self, sequence: u64) -> &AtomicU64 {
         &self.tickets[self.at(sequence)]
     }
 
     /// How many are outstanding, at this moment.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::op) fn len(&self) -> usize {
         // Ordering: Relaxed. A number for people.
         let tail = self.tail.load(Ordering::Relaxed);
         // Ordering: Acquire pairs with the Release of `give_back`: if none is outstanding, there is
@@ -134,7 +134,7 @@ impl Ring {
 
     /// The sequence number of the oldest that is outstanding, for the poster.
     #[inline]
-    pub(super) fn head(&self) -> u64 {
+    pub(in crate::op) fn head(&self) -> u64 {
         // Ordering: Acquire pairs with the Release of `give_back`: the completer has read the slots
         // before that number, and they may be written again.
         self.progress.head.load(Ordering::Acquire)
@@ -152,7 +152,7 @@ impl Ring {
     /// Whether that slot is written, and with it those before it; for the completer, and less than a
     /// ring's length ahead of `head`.
     #[inline]
-    pub(super) fn is_written(&self, sequence: u64) -> bool {
+    pub(in crate::op) fn is_written(&self, sequence: u64) -> bool {
         // Ordering: Acquire pairs with the Release of `write`: what belongs to that slot, and all slots
         // before it.
         let first = self.first(sequence).load(Ordering::Acquire);
@@ -160,25 +160,25 @@ impl Ring {
     }
 
     /// The sequence numbers of the slots from `head` on that are written; for the completer.
-    pub(super) fn written(&self, head: u64) -> impl Iterator<Item = u64> {
+    pub(in crate::op) fn written(&self, head: u64) -> impl Iterator<Item = u64> {
         (head..head + self.slots()).take_while(|sequence| self.is_written(*sequence))
     }
 
     /// How far an operation can be ahead of the oldest one.
     #[inline]
-    pub(super) fn slots(&self) -> u64 {
+    pub(in crate::op) fn slots(&self) -> u64 {
         self.firsts.len() as u64
     }
 
     /// The poster's next sequence number.
     #[inline]
-    pub(super) fn set_tail(&self, tail: u64) {
+    pub(in crate::op) fn set_tail(&self, tail: u64) {
         // Ordering: Relaxed. A number for people.
         self.tail.store(tail, Ordering::Relaxed);
     }
 
     /// Takes a slot out of the completer's sight; of that work request no completion can come.
-    pub(super) fn hide(&self, sequence: u64) {
+    pub(in crate::op) fn hide(&self, sequence: u64) {
         let cell = self.first(sequence);
         // Ordering: Relaxed. The poster wrote it, and nobody comes to release it.
         let first = cell.load(Ordering::Relaxed);
@@ -188,7 +188,7 @@ impl Ring {
 
     /// Gives back the slots before `head`; `over` are over, those and perhaps others after them.
     #[inline]
-    pub(super) fn give_back(&self, head: u64, over: u64) {
+    pub(in crate::op) fn give_back(&self, head: u64, over: u64) {
         // Ordering: Release pairs with the Acquire of `head`.
         self.progress.head.store(head, Ordering::Release);
         // Ordering: Release pairs with the Acquire of `len`.
@@ -197,7 +197,7 @@ impl Ring {
 
     /// Writes a slot that is free, for the completer to see.
     #[inline]
-    pub(super) fn write(&self, sequence: u64, holds: &[HoldWord], marks: Marks) {
+    pub(in crate::op) fn write(&self, sequence: u64, holds: &[HoldWord], marks: Marks) {
         self.watches.write(self.at(sequence));
         let mut first = self.round(sequence);
         if marks.signaled {
@@ -233,7 +233,7 @@ impl Ring {
     }
 
     /// Whether that one asked for a completion; for the poster.
-    pub(super) fn is_signaled(&self, sequence: u64) -> bool {
+    pub(in crate::op) fn is_signaled(&self, sequence: u64) -> bool {
         // Ordering: Relaxed. The poster wrote it.
         self.first(sequence).load(Ordering::Relaxed) & SIGNALED != 0
     }
@@ -256,7 +256,7 @@ impl Ring {
     ///
     /// # Safety
     /// - **RING-1**: the operation is over, or was never posted; its holds are the ring's.
-    pub(super) unsafe fn release_inline(&self, sequence: u64) {
+    pub(in crate::op) unsafe fn release_inline(&self, sequence: u64) {
         // Ordering: Relaxed, as in `take_inline`.
         let seen = self.first(sequence).load(Ordering::Relaxed);
         if let Some(first) = self.take_inline(sequence, seen) {
@@ -271,7 +271,7 @@ impl Ring {
     /// # Safety
     /// - **RING-1**, and it is not released a second time.
     #[inline]
-    pub(super) unsafe fn release_plain(&self, sequence: u64) -> bool {
+    pub(in crate::op) unsafe fn release_plain(&self, sequence: u64) -> bool {
         self.watches.read(self.at(sequence));
         // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
@@ -287,7 +287,7 @@ impl Ring {
     ///
     /// # Safety
     /// - **RING-1**, and it is not released a second time.
-    pub(super) unsafe fn release(&self, sequence: u64) {
+    pub(in crate::op) unsafe fn release(&self, sequence: u64) {
         self.watches.read(self.at(sequence));
         // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
@@ -340,13 +340,13 @@ impl Ring {
     }
 
     /// Whether that receive is over already, with others before it that are not.
-    pub(super) fn is_taken(&self, sequence: u64) -> bool {
+    pub(in crate::op) fn is_taken(&self, sequence: u64) -> bool {
         // Ordering: Relaxed. Published by the first word, or written by the completer itself.
         self.first(sequence).load(Ordering::Relaxed) & !ROUND == 0
     }
 
     /// Marks that receive as over; the completer's.
-    pub(super) fn mark_taken(&self, sequence: u64) {
+    pub(in crate::op) fn mark_taken(&self, sequence: u64) {
         // Ordering: Relaxed. The completer's own mark; the poster writes the slot anew only after
         // `give_back`.
         let taken = self.round(sequence);
@@ -354,7 +354,7 @@ impl Ring {
     }
 
     /// Counts the holds of one slot as leaked.
-    pub(super) fn leak(&self, sequence: u64) {
+    pub(in crate::op) fn leak(&self, sequence: u64) {
         // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
         if HoldWord::from_bits(first).is_some() {
@@ -366,7 +366,7 @@ impl Ring {
     }
 
     /// Delivers to the future that waits for that one, if one does.
-    pub(super) fn deliver(&self, sequence: u64, outcome: Outcome) -> Option<Waker> {
+    pub(in crate::op) fn deliver(&self, sequence: u64, outcome: Outcome) -> Option<Waker> {
         // Ordering: Relaxed. Published by the first word.
         if self.first(sequence).load(Ordering::Relaxed) & WATCHED == 0 {
             return None;

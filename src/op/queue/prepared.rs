@@ -4,10 +4,10 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 
-use super::Poster;
-use super::gather::Holding;
-use super::number::OpId;
 use super::ticket::Ticket;
+use crate::op::Poster;
+use crate::op::gather::Holding;
+use crate::op::number::OpId;
 use crate::work::Sge;
 
 /// What a work request that was not posted is given back to. Sealed.
@@ -31,7 +31,7 @@ pub struct Prepared<'p, H: Holding, P: Take = Poster> {
 
 impl<'p, H: Holding, P: Take> Prepared<'p, H, P> {
     #[inline]
-    pub(super) fn new(
+    pub(in crate::op) fn new(
         poster: &'p mut P,
         holds: H,
         id: OpId,

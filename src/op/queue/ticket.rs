@@ -15,7 +15,7 @@ use crate::work::WcStatus;
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::op) enum Outcome {
     /// By its completion.
     Completed(Completion),
     /// By the end of its queue pair; whether it was carried out is not known.
@@ -26,16 +26,16 @@ pub(super) enum Outcome {
 
 /// What a completion tells of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Completion {
-    pub(super) status: WcStatus,
-    pub(super) byte_len: u32,
-    pub(super) imm: Option<u32>,
-    pub(super) vendor_err: u32,
+pub(in crate::op) struct Completion {
+    pub(in crate::op) status: WcStatus,
+    pub(in crate::op) byte_len: u32,
+    pub(in crate::op) imm: Option<u32>,
+    pub(in crate::op) vendor_err: u32,
 }
 
 impl Completion {
     /// That of an operation which a later one's completion says is over.
-    pub(super) const SUCCESS: Completion = Completion {
+    pub(in crate::op) const SUCCESS: Completion = Completion {
         status: WcStatus::Success,
         byte_len: 0,
         imm: None,
@@ -60,7 +60,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn new() -> Self {
+    pub(in crate::op) fn new() -> Self {
         Ticket {
             state: AtomicU64::new(0),
             more: AtomicU64::new(0),
@@ -70,7 +70,7 @@ impl Ticket {
     }
 
     /// The address for the slot.
-    pub(super) fn address(self: Pin<&Self>) -> u64 {
+    pub(in crate::op) fn address(self: Pin<&Self>) -> u64 {
         std::ptr::from_ref(self.get_ref()).expose_provenance() as u64
     }
 
@@ -80,7 +80,7 @@ impl Ticket {
     /// - **TICKET-1**: `address` was taken out of a slot by the caller, who put nothing in its place:
     ///   the ticket is there until it is finished.
     #[cold]
-    pub(super) unsafe fn deliver(address: u64, outcome: Outcome) -> Option<Waker> {
+    pub(in crate::op) unsafe fn deliver(address: u64, outcome: Outcome) -> Option<Waker> {
         // SAFETY: TICKET-1; a ticket is only ever shared.
         let ticket = unsafe { &*std::ptr::with_exposed_provenance::<Ticket>(address as usize) };
         let (state, more) = match outcome {
@@ -149,18 +149,18 @@ impl Drop for Ticket {
 }
 
 /// A ticket in a slot. Dropped, it is out of there.
-pub(super) struct Waiting<'a> {
+pub(in crate::op) struct Waiting<'a> {
     ticket: Pin<&'a Ticket>,
     slot: &'a AtomicU64,
 }
 
 impl<'a> Waiting<'a> {
     /// For a ticket whose address was put into `slot` for an operation that was posted.
-    pub(super) fn new(ticket: Pin<&'a Ticket>, slot: &'a AtomicU64) -> Self {
+    pub(in crate::op) fn new(ticket: Pin<&'a Ticket>, slot: &'a AtomicU64) -> Self {
         Waiting { ticket, slot }
     }
 
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    pub(in crate::op) fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
         if let Some(outcome) = self.ticket.outcome() {
             return Poll::Ready(outcome);
         }

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::task::Waker;
 
-use super::Poster;
-use super::done::Over;
-use super::number::Numbers;
-use super::ring::Ring;
-use super::slots::SlotCompleter;
 use super::table::{Found, Table};
 use crate::error::{Error, Result};
+use crate::op::Poster;
+use crate::op::number::Numbers;
+use crate::op::queue::done::Over;
+use crate::op::queue::ring::Ring;
+use crate::op::queue::slots::SlotCompleter;
 use crate::work::{QpCaps, WcStatus, WorkCompletion};
 
 /// The posting sides of a queue pair that you keep yourself; see [`Dispatch::queue_pair`].
@@ -23,7 +23,7 @@ pub struct Rings {
 
 /// The completing sides of all queues whose completions you poll, found by the `wr_id`: one call for
 /// each completion. One thread at a time; for those whose queues are a backend's there is the
-/// [`Poller`](super::Poller).
+/// [`Poller`](crate::op::Poller).
 ///
 /// ```
 /// use rdma_mr::op::{Begin, Dispatch};
@@ -57,8 +57,8 @@ impl Dispatch {
         Self::default()
     }
 
-    /// Rings for a queue pair with these capacities, as [`send_ring`](super::send_ring) and
-    /// [`recv_ring`](super::recv_ring) make them. If they are dropped while work is outstanding, it
+    /// Rings for a queue pair with these capacities, as [`send_ring`](crate::op::send_ring) and
+    /// [`recv_ring`](crate::op::recv_ring) make them. If they are dropped while work is outstanding, it
     /// stays so until its completions, or until the dispatch is dropped, which leaks and counts it.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Dispatch {
         })
     }
 
-    /// The completing side of a shared receive queue; see [`recv_slots`](super::recv_slots).
+    /// The completing side of a shared receive queue; see [`recv_slots`](crate::op::recv_slots).
     ///
     /// # Errors
     /// [`Error::PollerFull`].
@@ -89,14 +89,14 @@ impl Dispatch {
     }
 
     /// Releases what the completion of `wr_id` says is over; as
-    /// [`Completer::complete`](super::Completer::complete), for whichever queue it is.
+    /// [`Completer::complete`](crate::op::Completer::complete), for whichever queue it is.
     ///
     /// # Errors
     /// [`Error::UnknownCompletion`] if it belongs to nothing outstanding: unknown, stale, or told before.
     /// Nothing is released then.
     ///
     /// # Safety
-    /// - **COMPLETE-1** as for [`Completer::complete`](super::Completer::complete).
+    /// - **COMPLETE-1** as for [`Completer::complete`](crate::op::Completer::complete).
     pub unsafe fn complete(&mut self, wr_id: u64, status: WcStatus) -> Result<Over> {
         let wc = WorkCompletion {
             wr_id,
@@ -114,7 +114,7 @@ impl Dispatch {
     /// requests that were. Rings of another dispatch are left as they are: 0.
     ///
     /// # Safety
-    /// - **COMPLETE-2** as for [`Completer::release_all`](super::Completer::release_all).
+    /// - **COMPLETE-2** as for [`Completer::release_all`](crate::op::Completer::release_all).
     pub unsafe fn release_all(&mut self, rings: Rings) -> usize {
         let number = rings.sends.ring().numbers().number();
         if !self.table.has(number, rings.sends.ring()) {

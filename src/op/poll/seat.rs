@@ -1,37 +1,37 @@
 //! A queue pair's place in the table of a poller, and what an endpoint is made of beside it.
 
-use super::number::Numbers;
 use super::poller::Poller;
-use super::ring::Ring;
-use super::{Completer, Poster};
 use crate::error::Result;
+use crate::op::number::Numbers;
+use crate::op::queue::ring::Ring;
+use crate::op::{Completer, Poster};
 use crate::work::{CompletionQueue, QueuePair};
 
 /// Where completions come, and under which number. Dropped, it is free for others.
-pub(super) struct Seat<C: CompletionQueue> {
+pub(in crate::op) struct Seat<C: CompletionQueue> {
     poller: Poller<C>,
     /// 0 once it has been left.
     number: usize,
 }
 
 impl<C: CompletionQueue> Seat<C> {
-    pub(super) fn new(poller: &Poller<C>, qp_num: u32) -> Result<Self> {
+    pub(in crate::op) fn new(poller: &Poller<C>, qp_num: u32) -> Result<Self> {
         Ok(Seat {
             poller: poller.clone(),
             number: poller.attach(qp_num)?,
         })
     }
 
-    pub(super) fn poller(&self) -> &Poller<C> {
+    pub(in crate::op) fn poller(&self) -> &Poller<C> {
         &self.poller
     }
 
-    pub(super) fn number(&self) -> usize {
+    pub(in crate::op) fn number(&self) -> usize {
         self.number
     }
 
     /// The completions of that queue come here from now on.
-    pub(super) fn add(&self, completer: Completer) -> Result<()> {
+    pub(in crate::op) fn add(&self, completer: Completer) -> Result<()> {
         self.poller.add(self.number, completer)
     }
 
@@ -40,7 +40,7 @@ impl<C: CompletionQueue> Seat<C> {
     ///
     /// # Safety
     /// - **COMPLETE-2** if `destroyed`.
-    pub(super) unsafe fn leave(&mut self, destroyed: bool) -> usize {
+    pub(in crate::op) unsafe fn leave(&mut self, destroyed: bool) -> usize {
         let number = std::mem::take(&mut self.number);
         if number == 0 {
             return 0;
@@ -58,16 +58,16 @@ impl<C: CompletionQueue> Drop for Seat<C> {
 }
 
 /// An endpoint without its queue pair.
-pub(super) struct Parts<C: CompletionQueue> {
-    pub(super) sends: Poster,
-    pub(super) recvs: Poster,
-    pub(super) send_seat: Seat<C>,
+pub(in crate::op) struct Parts<C: CompletionQueue> {
+    pub(in crate::op) sends: Poster,
+    pub(in crate::op) recvs: Poster,
+    pub(in crate::op) send_seat: Seat<C>,
     /// `None`: the same.
-    pub(super) recv_seat: Option<Seat<C>>,
+    pub(in crate::op) recv_seat: Option<Seat<C>>,
 }
 
 impl<C: CompletionQueue> Parts<C> {
-    pub(super) fn new<Q>(qp: &Q, sends: &Poller<C>, recvs: &Poller<C>) -> Result<Self>
+    pub(in crate::op) fn new<Q>(qp: &Q, sends: &Poller<C>, recvs: &Poller<C>) -> Result<Self>
     where
         Q: QueuePair<Cq = C>,
     {

@@ -1,17 +1,22 @@
 //! A queue pair and the posting sides of its queues in one hand: posting needs no `unsafe`, and no hold
 //! is released before its operation is over.
 
+pub(super) mod drain;
+pub(super) mod future;
+pub(super) mod list;
+pub(super) mod shared;
+
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 
-use super::done::Done;
 use super::gather::{Holding, check_kind};
 use super::number::OpId;
-use super::poller::Poller;
-use super::poster::Poster;
-use super::seat::{Parts, Seat};
-use super::ticket::Ticket;
+use super::poll::poller::Poller;
+use super::poll::seat::{Parts, Seat};
+use super::queue::done::Done;
+use super::queue::poster::Poster;
+use super::queue::ticket::Ticket;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Holder;
 use crate::work::{CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr};
@@ -50,8 +55,8 @@ use crate::work::{CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, Sen
 pub struct Endpoint<Q: QueuePair> {
     /// There until it is destroyed.
     qp: Option<Q>,
-    pub(super) sends: Poster,
-    pub(super) recvs: Poster,
+    pub(in crate::op) sends: Poster,
+    pub(in crate::op) recvs: Poster,
     send_seat: Seat<Q::Cq>,
     /// `None`: the same.
     recv_seat: Option<Seat<Q::Cq>>,
@@ -61,9 +66,9 @@ const ALIVE: &str = "the queue pair is there until the endpoint is gone";
 
 /// What became of the operations that were outstanding when a queue pair came to its end.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Ended {
-    pub(super) released: usize,
-    pub(super) leaked: usize,
+pub(in crate::op) struct Ended {
+    pub(in crate::op) released: usize,
+    pub(in crate::op) leaked: usize,
 }
 
 impl<Q: QueuePair> Endpoint<Q> {
@@ -217,7 +222,7 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     #[inline]
-    pub(super) fn post_watched<H: Holding>(
+    pub(in crate::op) fn post_watched<H: Holding>(
         &mut self,
         holds: H,
         op: SendOp,
@@ -254,7 +259,7 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     #[inline]
-    pub(super) fn recv_watched<H: Holding>(
+    pub(in crate::op) fn recv_watched<H: Holding>(
         &mut self,
         into: H,
         ticket: Option<Pin<&Ticket>>,
@@ -278,13 +283,13 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     /// What a list is posted with.
-    pub(super) fn qp_and_sends(&mut self) -> (&Q, &mut Poster) {
+    pub(in crate::op) fn qp_and_sends(&mut self) -> (&Q, &mut Poster) {
         let qp = self.qp.as_ref().expect(ALIVE);
         (qp, &mut self.sends)
     }
 
     /// What a list of receives is posted with.
-    pub(super) fn qp_and_recvs(&mut self) -> (&Q, &mut Poster) {
+    pub(in crate::op) fn qp_and_recvs(&mut self) -> (&Q, &mut Poster) {
         let qp = self.qp.as_ref().expect(ALIVE);
         (qp, &mut self.recvs)
     }
@@ -325,7 +330,7 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     /// Destroys the queue pair, then releases; `Err`: it was refused, and all is as before.
-    pub(super) fn end(&mut self) -> io::Result<Ended> {
+    pub(in crate::op) fn end(&mut self) -> io::Result<Ended> {
         let Some(qp) = self.qp.take() else {
             return Ok(Ended::default());
         };
@@ -343,7 +348,7 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 
     /// The NIC may go on: neither the queue pair nor the regions may be let go.
-    pub(super) fn abandon(&mut self) -> Ended {
+    pub(in crate::op) fn abandon(&mut self) -> Ended {
         std::mem::forget(self.qp.take());
         // SAFETY: COMPLETE-2: nothing is said to be destroyed.
         let leaked = unsafe { self.settle(false) };
@@ -373,7 +378,7 @@ impl<Q: QueuePair> Drop for Endpoint<Q> {
 
 /// What the NIC does with the bytes of that operation (R13).
 #[inline]
-pub(super) fn needs(op: &SendOp) -> Holder {
+pub(in crate::op) fn needs(op: &SendOp) -> Holder {
     if op.writes_locally() {
         Holder::NicWrite
     } else {

@@ -1,7 +1,7 @@
 //! What is told of operations that are over.
 
-use super::number::OpId;
 use super::ticket::Completion;
+use crate::op::number::OpId;
 use crate::work::{WcStatus, WorkCompletion};
 
 /// An operation that is over; its hold has been released.
@@ -22,7 +22,7 @@ pub struct Done {
 
 impl Done {
     #[inline]
-    pub(super) fn new(id: OpId, completion: Completion) -> Self {
+    pub(in crate::op) fn new(id: OpId, completion: Completion) -> Self {
         let Completion {
             status,
             byte_len,
@@ -41,7 +41,7 @@ impl Done {
 
 impl Completion {
     #[inline]
-    pub(super) fn of(wc: &WorkCompletion) -> Self {
+    pub(in crate::op) fn of(wc: &WorkCompletion) -> Self {
         Completion {
             status: wc.status,
             byte_len: wc.byte_len,
@@ -52,7 +52,7 @@ impl Completion {
 
     /// For those who know nothing but the status.
     #[inline]
-    pub(super) fn with_status(status: WcStatus) -> Self {
+    pub(in crate::op) fn with_status(status: WcStatus) -> Self {
         Completion {
             status,
             ..Completion::SUCCESS
@@ -71,7 +71,7 @@ pub struct Over {
 
 impl Over {
     #[inline]
-    pub(super) fn new(first: OpId, count: u64, completion: Completion) -> Self {
+    pub(in crate::op) fn new(first: OpId, count: u64, completion: Completion) -> Self {
         Over {
             first,
             count,
@@ -88,7 +88,7 @@ impl Over {
 
     /// As [`each`](Self::each).
     #[inline]
-    pub(super) fn tell(&self, done: &mut impl FnMut(Done)) {
+    pub(in crate::op) fn tell(&self, done: &mut impl FnMut(Done)) {
         let last = self.count - 1;
         for n in 0..last {
             done(Done::new(self.first.after(n), Completion::SUCCESS));

@@ -6,18 +6,18 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::Begin;
-use super::done::Done;
+use super::Endpoint;
 use super::drain::Drain;
-use super::endpoint::Endpoint;
-use super::gather::Holding;
-use super::number::OpId;
-use super::poller::Poller;
-use super::ring::Ring;
-use super::ticket::{Outcome, Ticket, Waiting};
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Holder};
 use crate::mr::LocalMrReadAccess;
+use crate::op::Begin;
+use crate::op::gather::Holding;
+use crate::op::number::OpId;
+use crate::op::poll::poller::Poller;
+use crate::op::queue::done::Done;
+use crate::op::queue::ring::Ring;
+use crate::op::queue::ticket::{Outcome, Ticket, Waiting};
 use crate::sync::UnsafeCell;
 use crate::work::{QueuePair, RemoteAddr, SendFlags, SendOp};
 
@@ -25,7 +25,7 @@ use crate::work::{QueuePair, RemoteAddr, SendFlags, SendOp};
 ///
 /// Each waits for its region, then for a turn to post and for room in the queue, then for the
 /// completion. Needs no runtime: runs on any executor, a bare `block_on` too. Somebody has to poll the
-/// completion queues: a [`PollerThread`](super::PollerThread), a task that sleeps on
+/// completion queues: a [`PollerThread`](crate::op::PollerThread), a task that sleeps on
 /// [`fd`](crate::work::CompletionEvents::fd), or a thread that calls [`Poller::poll`].
 ///
 /// Dropping a future before its operation is posted takes the wish back; afterwards the operation goes

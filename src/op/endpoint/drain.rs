@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use event_listener::{EventListener, Listener};
 
-use super::done::Done;
-use super::endpoint::Endpoint;
+use super::Endpoint;
 use crate::error::Error;
+use crate::op::queue::done::Done;
 use crate::work::QueuePair;
 
 /// How long to sleep between two polls while nobody tells of completions.
@@ -156,7 +156,7 @@ impl<Q: QueuePair> Drain<Q> {
 }
 
 /// Resolves when nothing is outstanding or the completion queue has failed. Somebody has to poll
-/// meanwhile, a [`PollerThread`](super::PollerThread) for example. There is no time limit: dropping the
+/// meanwhile, a [`PollerThread`](crate::op::PollerThread) for example. There is no time limit: dropping the
 /// future destroys the queue pair.
 impl<Q: QueuePair + Unpin> Future for Drain<Q> {
     type Output = Drained;

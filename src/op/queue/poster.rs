@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::Completer;
-use super::gather::Holding;
-use super::number::{Numbers, OpId};
 use super::prepared::{Prepared, Take};
 use super::ring::{Marks, Ring};
 use super::ticket::{Ticket, Waiting};
 use crate::error::{Error, Rejected, Result};
+use crate::op::Completer;
+use crate::op::gather::Holding;
+use crate::op::number::{Numbers, OpId};
 use crate::work::SendFlags;
 
 /// A ring for the send queue of a queue pair that you keep yourself: `capacity` work requests
@@ -20,7 +20,7 @@ use crate::work::SendFlags;
 ///
 /// The two sides may be used by two threads at a time, without a lock. Several threads that post
 /// share the [`Poster`] by a lock of theirs, held over `prepare`, the post and `commit`: the ring's
-/// order has to be the queue's. ([`AsyncQueuePair`](super::AsyncQueuePair) is that, ready made.)
+/// order has to be the queue's. ([`AsyncQueuePair`](crate::op::AsyncQueuePair) is that, ready made.)
 ///
 /// ```
 /// use rdma_mr::op::{Begin, send_ring};
@@ -52,7 +52,11 @@ pub fn recv_ring(capacity: u32, max_sge: u32) -> (Poster, Completer) {
 }
 
 impl Ring {
-    pub(super) fn sides(capacity: u32, max_sge: u32, numbers: Numbers) -> (Poster, Completer) {
+    pub(in crate::op) fn sides(
+        capacity: u32,
+        max_sge: u32,
+        numbers: Numbers,
+    ) -> (Poster, Completer) {
         let ring = Ring::new(capacity, max_sge, numbers);
         (Poster::new(Arc::clone(&ring)), Completer::new(ring))
     }
@@ -85,7 +89,7 @@ impl Poster {
         }
     }
 
-    pub(super) fn ring(&self) -> &Arc<Ring> {
+    pub(in crate::op) fn ring(&self) -> &Arc<Ring> {
         &self.ring
     }
 
@@ -153,7 +157,7 @@ impl Poster {
     }
 
     #[inline(always)] // as `prepare`
-    pub(super) fn prepare_watched<'p, H: Holding>(
+    pub(in crate::op) fn prepare_watched<'p, H: Holding>(
         &'p mut self,
         mut holds: H,
         flags: SendFlags,
@@ -268,7 +272,11 @@ impl Chain<'_> {
     }
 
     /// As [`push`](Self::push); the caller forgets the holds, or [`abandon`](Self::abandon)s the list.
-    pub(super) fn admit<H: Holding>(&mut self, holds: &mut H, flags: SendFlags) -> Result<OpId> {
+    pub(in crate::op) fn admit<H: Holding>(
+        &mut self,
+        holds: &mut H,
+        flags: SendFlags,
+    ) -> Result<OpId> {
         let id = self.next_id();
         let poster = &mut *self.poster;
         let marks = Marks {
@@ -281,12 +289,12 @@ impl Chain<'_> {
     }
 
     /// The name of the one that is pushed next.
-    pub(super) fn next_id(&self) -> OpId {
+    pub(in crate::op) fn next_id(&self) -> OpId {
         self.poster.ring.numbers().id(self.poster.tail)
     }
 
     /// Takes the list back without a release: somebody else has the holds.
-    pub(super) fn abandon(self) {
+    pub(in crate::op) fn abandon(self) {
         let mut chain = std::mem::ManuallyDrop::new(self);
         let first = chain.first;
         chain.poster.roll_back(first);

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::mem::ManuallyDrop;
 
-use super::endpoint::{Endpoint, needs};
-use super::gather::{Holding, check_kind};
-use super::number::OpId;
-use super::poster::Poster;
+use super::{Endpoint, needs};
 use crate::error::{Error, Result};
 use crate::gate::Holder;
+use crate::op::gather::{Holding, check_kind};
+use crate::op::number::OpId;
+use crate::op::queue::poster::Poster;
 use crate::work::{BadWr, QueuePair, RecvWr, SendFlags, SendOp, SendWr};
 
 /// One work request of a list for [`Endpoint::post_list`].

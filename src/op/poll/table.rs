@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::Completer;
-use super::done::Over;
-use super::number::{Numbers, OpId};
-use super::ring::Ring;
-use super::slots::SlotCompleter;
-use super::ticket::{Completion, Outcome};
+use crate::op::Completer;
+use crate::op::number::{Numbers, OpId};
+use crate::op::queue::done::Over;
+use crate::op::queue::ring::Ring;
+use crate::op::queue::slots::SlotCompleter;
+use crate::op::queue::ticket::{Completion, Outcome};
 use crate::work::WorkCompletion;
 
 /// The completing sides of one queue pair's queues.
-pub(super) struct Queues {
-    pub(super) qp_num: u32,
+pub(in crate::op) struct Queues {
+    pub(in crate::op) qp_num: u32,
     /// Either may complete elsewhere.
-    pub(super) sends: Option<Completer>,
-    pub(super) recvs: Option<Completer>,
+    pub(in crate::op) sends: Option<Completer>,
+    pub(in crate::op) recvs: Option<Completer>,
 }
 
 impl Queues {
@@ -25,7 +25,7 @@ impl Queues {
     ///
     /// # Safety
     /// - **COMPLETE-2** if `destroyed`.
-    pub(super) unsafe fn settle(&mut self, destroyed: bool) -> usize {
+    pub(in crate::op) unsafe fn settle(&mut self, destroyed: bool) -> usize {
         self.both()
             .map(|queue| match destroyed {
                 // SAFETY: COMPLETE-2, as required of the caller.
@@ -57,7 +57,7 @@ enum Place {
 }
 
 /// What a completion belongs to.
-pub(super) enum Found {
+pub(in crate::op) enum Found {
     /// What was outstanding, and is over.
     Over(Over),
     /// A queue that is gone: it comes late, and is no surprise.
@@ -66,7 +66,7 @@ pub(super) enum Found {
     Nothing,
 }
 
-pub(super) struct Table {
+pub(in crate::op) struct Table {
     /// In the order of their numbers, which go round from `first`.
     places: Vec<Place>,
     first: usize,
@@ -97,7 +97,7 @@ impl Table {
     /// # Safety
     /// - **COMPLETE-1**.
     #[inline]
-    pub(super) unsafe fn finish(
+    pub(in crate::op) unsafe fn finish(
         &mut self,
         wc: &WorkCompletion,
         wake: &mut impl FnMut(Waker),
@@ -136,7 +136,7 @@ impl Table {
     }
 
     /// Tells all futures that no completion can come any more.
-    pub(super) fn tell_all_lost(&mut self, wake: &mut impl FnMut(Waker)) {
+    pub(in crate::op) fn tell_all_lost(&mut self, wake: &mut impl FnMut(Waker)) {
         for place in &mut self.places {
             if let Place::Taken(queues) = place {
                 for queue in queues.both() {
@@ -147,7 +147,7 @@ impl Table {
     }
 
     /// Gives a free number to a queue pair; `None` if there is none.
-    pub(super) fn insert(&mut self, qp_num: u32) -> Option<usize> {
+    pub(in crate::op) fn insert(&mut self, qp_num: u32) -> Option<usize> {
         let at = if self.places.len() < Numbers::QUEUES {
             self.places.push(Place::Free);
             self.places.len() - 1
@@ -167,7 +167,7 @@ impl Table {
     }
 
     /// Adds a queue to the queue pair with that number.
-    pub(super) fn add(&mut self, number: usize, completer: Completer) {
+    pub(in crate::op) fn add(&mut self, number: usize, completer: Completer) {
         let place = self.place_of(number);
         if let Some(Place::Taken(queues)) = self.places.get_mut(place) {
             let recv = completer.ring().numbers().is_recv();
@@ -186,7 +186,7 @@ impl Table {
     }
 
     /// Whether that ring's completions are looked for under that number.
-    pub(super) fn has(&self, number: usize, sends: &Arc<Ring>) -> bool {
+    pub(in crate::op) fn has(&self, number: usize, sends: &Arc<Ring>) -> bool {
         let place = self.places.get(self.place_of(number));
         let queue = match place {
             Some(Place::Taken(queues)) => queues.sends.as_ref(),
@@ -195,7 +195,7 @@ impl Table {
         queue.is_some_and(|queue| Arc::ptr_eq(queue.ring(), sends))
     }
 
-    pub(super) fn remove(&mut self, number: usize) -> Option<Queues> {
+    pub(in crate::op) fn remove(&mut self, number: usize) -> Option<Queues> {
         let place = self.place_of(number);
         match std::mem::replace(self.places.get_mut(place)?, Place::Retired) {
             Place::Taken(queues) => Some(queues),
@@ -204,7 +204,7 @@ impl Table {
     }
 
     /// `false` if its number is taken.
-    pub(super) fn insert_shared(&mut self, slots: SlotCompleter) -> bool {
+    pub(in crate::op) fn insert_shared(&mut self, slots: SlotCompleter) -> bool {
         let number = slots.number();
         if self.shared.iter().any(|other| other.number() == number) {
             return false;
@@ -214,7 +214,7 @@ impl Table {
         true
     }
 
-    pub(super) fn remove_shared(&mut self, number: usize) {
+    pub(in crate::op) fn remove_shared(&mut self, number: usize) {
         self.shared.retain(|slots| slots.number() != number);
         if !self.retired_shared.contains(&number) {
             self.retired_shared.push(number);

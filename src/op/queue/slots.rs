@@ -11,13 +11,13 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::done::Over;
-use super::gather::Holding;
-use super::hold::HoldWord;
-use super::number::{Numbers, OpId};
 use super::prepared::{Prepared, Take};
 use super::ticket::{Completion, Ticket};
 use crate::error::{Error, Rejected, Result};
 use crate::leaks;
+use crate::op::gather::Holding;
+use crate::op::hold::HoldWord;
+use crate::op::number::{Numbers, OpId};
 use crate::sync::{AtomicU64, Ordering, Watches};
 use crate::work::WcStatus;
 
@@ -184,12 +184,12 @@ pub struct SlotPoster {
     slots: Arc<Slots>,
     /// The first slot of its own list, plus 1.
     free: u64,
-    /// As the [`Poster`](super::Poster)'s.
+    /// As the [`Poster`](crate::op::Poster)'s.
     _alone: CachePadded<()>,
 }
 
 impl SlotPoster {
-    /// As [`Poster::prepare`](super::Poster::prepare), for a receive. Does not wait; an RMW if the
+    /// As [`Poster::prepare`](crate::op::Poster::prepare), for a receive. Does not wait; an RMW if the
     /// poster has to fetch the slots that were given back.
     ///
     /// # Errors
@@ -259,7 +259,7 @@ impl SlotCompleter {
 
     /// # Safety
     /// - **COMPLETE-1**.
-    pub(super) unsafe fn finish(&self, wr_id: u64, completion: Completion) -> Option<Over> {
+    pub(in crate::op) unsafe fn finish(&self, wr_id: u64, completion: Completion) -> Option<Over> {
         let at = self.slots.claim(wr_id)?;
         // SAFETY: SLOT-1 by COMPLETE-1.
         unsafe { self.slots.release(at) };
@@ -279,12 +279,12 @@ impl SlotCompleter {
             .count()
     }
 
-    pub(super) fn leak_all(&self) -> usize {
+    pub(in crate::op) fn leak_all(&self) -> usize {
         self.slots.leak_all()
     }
 
     /// The number in its `wr_id`s.
-    pub(super) fn number(&self) -> usize {
+    pub(in crate::op) fn number(&self) -> usize {
         self.slots.numbers.number()
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::work::WcStatus;
 
 /// The completing side of one queue, for those who poll themselves; made by
-/// [`send_ring`](super::send_ring) and [`recv_ring`](super::recv_ring). One thread at a time.
+/// [`send_ring`](crate::op::send_ring) and [`recv_ring`](crate::op::recv_ring). One thread at a time.
 ///
 /// If both sides are dropped, what is outstanding still is leaked and counted in
 /// [`leaks`](crate::leaks()): nobody has shown that it is over.
@@ -27,7 +27,7 @@ pub struct Completer {
 }
 
 impl Completer {
-    pub(super) fn new(ring: Arc<Ring>) -> Self {
+    pub(in crate::op) fn new(ring: Arc<Ring>) -> Self {
         Completer {
             ring,
             head: 0,
@@ -36,7 +36,7 @@ impl Completer {
         }
     }
 
-    pub(super) fn ring(&self) -> &Arc<Ring> {
+    pub(in crate::op) fn ring(&self) -> &Arc<Ring> {
         &self.ring
     }
 
@@ -94,7 +94,7 @@ impl Completer {
     /// # Safety
     /// - **COMPLETE-1**.
     #[inline]
-    pub(super) unsafe fn finish(
+    pub(in crate::op) unsafe fn finish(
         &mut self,
         wr_id: u64,
         completion: Completion,
@@ -207,7 +207,7 @@ impl Completer {
     ///
     /// # Safety
     /// - **COMPLETE-2**.
-    pub(super) unsafe fn finish_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
+    pub(in crate::op) unsafe fn finish_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
         let mut count = 0;
         while self.ring.is_written(self.head) {
             if self.ring.is_taken(self.head) {
@@ -225,7 +225,7 @@ impl Completer {
 
     /// The queue pair can't be shown to be no more: what is outstanding is leaked and counted. Gives
     /// how many work requests that were.
-    pub(super) fn leak_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
+    pub(in crate::op) fn leak_all(&mut self, wake: &mut impl FnMut(Waker)) -> usize {
         self.tell_all(Outcome::Gone, wake);
         let mut count = 0;
         while self.ring.is_written(self.head) {
@@ -241,7 +241,7 @@ impl Completer {
     }
 
     /// Tells all futures that wait; the holds stay.
-    pub(super) fn tell_all(&mut self, outcome: Outcome, wake: &mut impl FnMut(Waker)) {
+    pub(in crate::op) fn tell_all(&mut self, outcome: Outcome, wake: &mut impl FnMut(Waker)) {
         for sequence in self.ring.written(self.head) {
             Untold::new(&self.ring, sequence, outcome).tell(wake);
         }

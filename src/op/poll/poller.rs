@@ -7,13 +7,13 @@ use std::task::Waker;
 use arrayvec::ArrayVec;
 use event_listener::{Event, EventListener};
 
-use super::Completer;
-use super::done::{Done, Over};
-use super::number::Numbers;
-use super::slots::SlotCompleter;
 use super::table::{Found, Table};
 use super::turn::{BATCH, Left, Turn, Turns};
 use crate::error::{Error, Result};
+use crate::op::Completer;
+use crate::op::number::Numbers;
+use crate::op::queue::done::{Done, Over};
+use crate::op::queue::slots::SlotCompleter;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::work::{CompletionQueue, WorkCompletion};
 
@@ -133,7 +133,7 @@ impl<C: CompletionQueue> Poller<C> {
         self.shared.unknown.load(Ordering::Relaxed)
     }
 
-    pub(super) fn poll_turns<'a>(
+    pub(in crate::op) fn poll_turns<'a>(
         &'a self,
         turn: impl Fn() -> Option<Turn<'a>>,
         done: &mut impl FnMut(Done),
@@ -209,7 +209,7 @@ impl<C: CompletionQueue> Poller<C> {
     }
 
     /// Whether polling has failed, for who has posted something to wait for.
-    pub(super) fn is_broken(&self) -> bool {
+    pub(in crate::op) fn is_broken(&self) -> bool {
         // Ordering: SeqCst pairs with the fence in `give_up`.
         fence(Ordering::SeqCst);
         // Ordering: Relaxed, see the fence.
@@ -218,7 +218,7 @@ impl<C: CompletionQueue> Poller<C> {
 
     /// To be told when operations have ended. Who has called this looks once more before it sleeps: it
     /// is told only of what ends after that look.
-    pub(super) fn listen(&self) -> EventListener {
+    pub(in crate::op) fn listen(&self) -> EventListener {
         let listener = self.shared.ended.listen();
         // Ordering: Release pairs with the Acquire of `tell_ended`: the listener is on the list.
         self.shared.listening.store(1, Ordering::Release);
@@ -244,7 +244,7 @@ impl<C: CompletionQueue> Poller<C> {
     }
 
     /// Whose turn it is to poll.
-    pub(super) fn turns(&self) -> &Turns {
+    pub(in crate::op) fn turns(&self) -> &Turns {
         &self.shared.turns
     }
 
@@ -257,13 +257,13 @@ impl<C: CompletionQueue> Poller<C> {
     }
 
     /// A number for a queue pair whose completions come here.
-    pub(super) fn attach(&self, qp_num: u32) -> Result<usize> {
+    pub(in crate::op) fn attach(&self, qp_num: u32) -> Result<usize> {
         let max = Numbers::QUEUES;
         self.turn()?.insert(qp_num).ok_or(Error::PollerFull { max })
     }
 
     /// The completions of that queue of the queue pair come here.
-    pub(super) fn add(&self, number: usize, completer: Completer) -> Result<()> {
+    pub(in crate::op) fn add(&self, number: usize, completer: Completer) -> Result<()> {
         self.turn()?.add(number, completer);
         Ok(())
     }
@@ -274,7 +274,7 @@ impl<C: CompletionQueue> Poller<C> {
     ///
     /// # Safety
     /// - **COMPLETE-2** if `destroyed`.
-    pub(super) unsafe fn detach(&self, number: usize, destroyed: bool) -> usize {
+    pub(in crate::op) unsafe fn detach(&self, number: usize, destroyed: bool) -> usize {
         let Some(mut turn) = self.shared.turns.take() else {
             self.shared.turns.leave(Left { number, destroyed });
             return 0;
@@ -286,14 +286,14 @@ impl<C: CompletionQueue> Poller<C> {
     }
 
     /// Takes a shared receive queue in.
-    pub(super) fn attach_shared(&self, slots: SlotCompleter) -> Result<()> {
+    pub(in crate::op) fn attach_shared(&self, slots: SlotCompleter) -> Result<()> {
         let max = Numbers::QUEUES;
         let inserted = self.turn()?.insert_shared(slots);
         inserted.then_some(()).ok_or(Error::PollerFull { max })
     }
 
     /// Forgets the shared receive queue with that number.
-    pub(super) fn detach_shared(&self, number: usize) {
+    pub(in crate::op) fn detach_shared(&self, number: usize) {
         if let Some(mut turn) = self.shared.turns.take() {
             turn.remove_shared(number);
         }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::done::Done;
 use super::poller::Poller;
 use crate::error::Result;
+use crate::op::queue::done::Done;
 use crate::work::CompletionEvents;
 
 impl<C: CompletionEvents> Poller<C> {

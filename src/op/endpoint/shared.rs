@@ -3,12 +3,12 @@
 use std::fmt;
 use std::io;
 
-use super::gather::{Holding, check_kind};
-use super::number::OpId;
-use super::poller::Poller;
-use super::slots::{SlotCompleter, SlotPoster, recv_slots};
 use crate::error::{Rejected, Result};
 use crate::gate::Holder;
+use crate::op::gather::{Holding, check_kind};
+use crate::op::number::OpId;
+use crate::op::poll::poller::Poller;
+use crate::op::queue::slots::{SlotCompleter, SlotPoster, recv_slots};
 use crate::work::{CompletionQueue, RecvWr, SharedRecvQueue};
 
 /// A shared receive queue with the holds of its receives, which end in any order, at the completion
