@@ -110,9 +110,17 @@ where
 
 /// Stands for the device and its completion queue: ids that are put in come out.
 struct Pipe {
-    ids: [AtomicU64; Pipe::CAPACITY as usize],
+    entries: [Entry; Pipe::CAPACITY as usize],
     head: CachePadded<AtomicU64>,
-    tail: CachePadded<AtomicU64>,
+}
+
+/// As large as an entry of most devices; a mark says that it is there, as the owner bit does.
+#[derive(Default)]
+#[repr(align(64))]
+struct Entry {
+    id: AtomicU64,
+    /// How often it was written.
+    round: AtomicU64,
 }
 
 impl Pipe {
@@ -126,46 +134,52 @@ impl Pipe {
         End {
             pipe: self,
             at: 0,
-            limit: 0,
+            limit: Self::CAPACITY,
         }
     }
 
-    fn id(&self, at: u64) -> &AtomicU64 {
-        &self.ids[(at % Self::CAPACITY) as usize]
+    fn entry(&self, at: u64) -> &Entry {
+        &self.entries[(at % Self::CAPACITY) as usize]
     }
 }
 
 impl Default for Pipe {
     fn default() -> Self {
         Pipe {
-            ids: [const { AtomicU64::new(0) }; Self::CAPACITY as usize],
+            entries: std::array::from_fn(|_| Entry::default()),
             head: CachePadded::default(),
-            tail: CachePadded::default(),
         }
     }
 }
 
-/// One end of the pipe: how far it is, and how far it may go by what it last saw of the other.
+/// One end of the pipe, and how far it is.
 struct End<'p> {
     pipe: &'p Pipe,
     at: u64,
+    /// Of the end where ids are put in: how far there is room, by what it last saw.
     limit: u64,
 }
 
 impl End<'_> {
     fn put(&mut self, id: u64) {
-        self.wait(&self.pipe.head, Pipe::CAPACITY);
-        // Ordering: Relaxed. Published by the tail.
-        self.pipe.id(self.at).store(id, Ordering::Relaxed);
-        self.at += 1;
+        if self.at == self.limit {
+            self.limit = wait(&self.pipe.head, |head| head + Pipe::CAPACITY > self.at);
+            self.limit += Pipe::CAPACITY;
+        }
+        let entry = self.pipe.entry(self.at);
+        // Ordering: Relaxed. Published by the mark.
+        entry.id.store(id, Ordering::Relaxed);
+        let round = 1 + self.at / Pipe::CAPACITY;
         // Ordering: Release pairs with the Acquire in `wait`.
-        self.pipe.tail.store(self.at, Ordering::Release);
+        entry.round.store(round, Ordering::Release);
+        self.at += 1;
     }
 
     fn take(&mut self) -> u64 {
-        self.wait(&self.pipe.tail, 0);
-        // Ordering: Relaxed. Published by the tail.
-        let id = self.pipe.id(self.at).load(Ordering::Relaxed);
+        let entry = self.pipe.entry(self.at);
+        wait(&entry.round, |round| round > self.at / Pipe::CAPACITY);
+        // Ordering: Relaxed. Published by the mark.
+        let id = entry.id.load(Ordering::Relaxed);
         self.at += 1;
         if self.at % Pipe::BATCH == 0 {
             // Ordering: Release pairs with the Acquire in `wait`.
@@ -173,20 +187,23 @@ impl End<'_> {
         }
         id
     }
+}
 
-    /// Until the other end is less than `lead` behind, or is ahead.
-    fn wait(&mut self, other: &AtomicU64, lead: u64) {
-        let mut looks = 0;
-        while self.at == self.limit {
-            // Ordering: Acquire pairs with the Release of `put` and `take`.
-            self.limit = other.load(Ordering::Acquire) + lead;
-            looks += 1;
-            // The other thread may have lost its core.
-            if looks % 1000 == 0 {
-                std::thread::yield_now();
-            } else if looks > 1 {
-                std::hint::spin_loop();
-            }
+/// Until the other end has written what is waited for.
+fn wait(word: &AtomicU64, enough: impl Fn(u64) -> bool) -> u64 {
+    let mut looks = 0;
+    loop {
+        // Ordering: Acquire pairs with the Release of `put` and `take`.
+        let value = word.load(Ordering::Acquire);
+        if enough(value) {
+            return value;
+        }
+        looks += 1;
+        // The other thread may have lost its core.
+        if looks % 1000 == 0 {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
         }
     }
 }
