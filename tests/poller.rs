@@ -3,16 +3,19 @@
 
 mod fabric;
 
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
 use fabric::{Fabric, LONG, Soft};
 use rdma_mr::backend::soft::QueuePair;
-use rdma_mr::op::{Begin, Endpoint, Poller};
+use rdma_mr::op::{AsyncQueuePair, Begin, Endpoint, Poller};
+use rdma_mr::registration::StableMemory;
 use rdma_mr::work::QpCaps;
-use rdma_mr::{Error, LocalMrReadAccess, leaks};
+use rdma_mr::{Error, LocalMr, LocalMrReadAccess, leaks};
 
 /// Drops an endpoint, or tries to attach one, when it is woken.
 struct Dropper(Mutex<Option<Endpoint<QueuePair>>>);
@@ -107,6 +110,85 @@ fn r19_a_waker_that_attaches_to_this_poller_is_told_so() {
             matches!(said, Some(Error::InvalidWorkRequest { reason }) if reason.contains("waker")),
             "{said:?}"
         );
+    });
+}
+
+struct Counted(AtomicUsize);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Memory that panics when it is freed.
+struct Bomb(Box<[u8]>);
+
+// SAFETY: MEM-1 to MEM-4 as for `Box<[u8]>`.
+unsafe impl StableMemory for Bomb {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr()
+    }
+
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the memory's");
+    }
+}
+
+/// The second of three completions frees memory that panics: all three are dealt with, and both futures
+/// are woken.
+#[test]
+fn r18_memory_that_panics_as_it_is_freed_costs_nobody_a_wake_up() {
+    in_time(|| {
+        let soft = Soft::stepped();
+        let poller = Poller::new(soft.cq(64));
+        let (a, _b) = soft.attached(&poller, QpCaps::default());
+        let (mut other, _peer) = soft.attached(&poller, QpCaps::default());
+        let a = AsyncQueuePair::new(a);
+        // SAFETY: REMOTE-1, REMOTE-2: nobody looks at the bytes.
+        let target = unsafe { soft.open_to_peers(&[0; 8]) };
+        let to = fabric::remote(&target);
+        let (first, last) = (soft.alloc(8), soft.alloc(8));
+        let bomb = LocalMr::register(soft.pd(), Bomb(Box::new([0; 8]))).unwrap();
+
+        let wakes = [(); 2].map(|()| Arc::new(Counted(AtomicUsize::new(0))));
+        let wakers = wakes.each_ref().map(|wakes| Waker::from(wakes.clone()));
+        let mut futures = (pin!(a.write(&first, to)), pin!(a.write(&last, to)));
+        assert!(
+            futures
+                .0
+                .as_mut()
+                .poll(&mut Context::from_waker(&wakers[0]))
+                .is_pending()
+        );
+        soft.nic.run_until_idle();
+        other.write(bomb.begin_read().unwrap(), to, None).unwrap();
+        drop(bomb); // the hold keeps it
+        soft.nic.run_until_idle();
+        assert!(
+            futures
+                .1
+                .as_mut()
+                .poll(&mut Context::from_waker(&wakers[1]))
+                .is_pending()
+        );
+        soft.nic.run_until_idle();
+
+        let polls = catch_unwind(AssertUnwindSafe(|| poller.poll()));
+        assert!(polls.is_err(), "the panic is not swallowed");
+        for wakes in &wakes {
+            assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(futures.0.poll(&mut cx).is_ready() && futures.1.poll(&mut cx).is_ready());
+        assert!(first.state().is_free() && last.state().is_free());
+        assert_eq!(other.outstanding(), (0, 0));
     });
 }
 

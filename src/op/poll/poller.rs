@@ -151,19 +151,15 @@ impl<C: CompletionQueue> Poller<C> {
                 }
             };
             let mut over = ArrayVec::<Over, BATCH>::new();
-            let mut wakers = ArrayVec::<Waker, BATCH>::new();
+            let mut wakers = Wakers(ArrayVec::new());
             let mut rest = Rest {
                 table,
                 completions: batch[..taken].iter(),
             };
             for wc in rest.completions.by_ref() {
-                let mut wake = |waker| {
-                    if let Err(full) = wakers.try_push(waker) {
-                        full.element().wake();
-                    }
-                };
+                let wake = &mut |waker| wakers.push(waker);
                 // SAFETY: COMPLETE-1: polled just now.
-                match unsafe { rest.table.finish(wc, &mut wake) } {
+                match unsafe { rest.table.finish(wc, wake) } {
                     Found::Over(one) => over.push(one),
                     Found::Late => {}
                     Found::Nothing => unknown = Some(wc.wr_id),
@@ -173,9 +169,7 @@ impl<C: CompletionQueue> Poller<C> {
             // What is called from here on may poll, post, or end queue pairs.
             drop(turn);
             self.tell_ended();
-            if !wakers.is_empty() {
-                wakers.drain(..).for_each(Waker::wake);
-            }
+            wakers.wake();
             for over in &over {
                 total += over.count();
                 over.tell(done);
@@ -297,6 +291,32 @@ impl<C: CompletionQueue> Poller<C> {
         if let Some(mut turn) = self.shared.turns.take() {
             turn.remove_shared(number);
         }
+    }
+}
+
+/// Wakers of futures that have been told. Dropped, it wakes them, also as the stack unwinds: nobody else
+/// will.
+struct Wakers(ArrayVec<Waker, BATCH>);
+
+impl Wakers {
+    fn push(&mut self, waker: Waker) {
+        if let Err(full) = self.0.try_push(waker) {
+            full.element().wake();
+        }
+    }
+
+    #[inline]
+    fn wake(&mut self) {
+        if !self.0.is_empty() {
+            self.0.drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+impl Drop for Wakers {
+    #[inline]
+    fn drop(&mut self) {
+        self.wake();
     }
 }
 

@@ -347,8 +347,8 @@ const POLLER: &[Mutant] = &[
     ),
     mutant(
         "nobody is woken",
-        "wakers.drain(..).for_each(Waker::wake);",
-        "wakers.clear();",
+        "self.0.drain(..).for_each(Waker::wake);",
+        "self.0.clear();",
         ("future", "a_future_is_told_all_and_woken"),
     ),
 ];
