@@ -54,14 +54,15 @@
 //! | an operation, `begin_read` to completion | 1 + 1 | 2 loads | 0 | if held |
 //! | an operation, `begin_write` to completion | 1 + 1 | 3 loads | 0 | if held |
 //! | the same over a [`op::Gather`] list of n regions | n + n | 2n loads | 0 | if one is held |
-//! | `Poster::prepare` and `commit`, `Completer::complete`, beside that | 0 | 4 stores, 2 loads | 0 | never |
+//! | `Poster::prepare` and `commit`, `Completer::complete`, beside that | 0 | 2 stores, 2 loads | 0 | never |
 //! | `recv_slots` and `SharedRecv`, beside that | 0 | 2 RMWs on lines of the queue | 0 | never |
 //! | `Endpoint` post, beside the ring | 0 | the provider's own | 0 | never |
 //! | `Poller::poll`, a batch of up to 16 | 0 | 2 RMWs on the poller's line, a fence if something ended | 0 | never |
 //! | a future of `AsyncQueuePair`, beside the endpoint | 0 | 2 RMWs on the queue pair's line, 6 on its own, a fence | 0 (1 each if it waits for region, turn or room) | as told |
 //! | a wait that parks, beside that | 1 | a waiters' list's lock | 0 (thread), 1 (future) | |
-//! | `split_to` and what is made of it | 0 | 1 load, 1 `Arc` clone | 1 | never |
-//! | register, `close()` | 0 | – | 5 | in the kernel |
+//! | `split_to` and what is made of it | 0 | 1 load, 1 `Arc` clone, 2 RMWs for the roll | 1 | while another is put there |
+//! | register, `close()` | 2, to be on the roll | – | 7 | in the kernel |
+//! | `reregister`, `rotate_keys`, `try_retire` | 1 or 2 for each part | – | 7 | in the kernel |
 //!
 //! A refused shared acquisition that lost a race by nanoseconds costs one RMW more, to undo itself.
 //!
@@ -97,7 +98,7 @@ pub use mr::{
     LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrOptions,
     MrReadGuard, MrToken, MrWriteGuard, WriteInnerGuard,
 };
-pub use registration::{Access, LocalMrInner};
+pub use registration::{Access, LocalMrInner, Retire};
 
 /// What code that uses regions has in scope.
 pub mod prelude {

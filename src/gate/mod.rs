@@ -14,8 +14,10 @@
 //! | wait parked, by a thread | + 1 and the lock of a waiters' list | 0 |
 //! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
 
+mod locked;
 mod patience;
 mod permit;
+mod retire;
 mod snapshot;
 mod wait;
 mod word;
@@ -26,12 +28,15 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering, fence};
 
+pub(crate) use locked::Locked;
 pub use patience::Patience;
 pub use permit::Permit;
+pub(crate) use retire::Busy;
 pub use snapshot::{Snapshot, Writer};
 pub use wait::Acquire;
 pub use word::Holder;
 use word::{Entry, Word};
+pub(crate) use word::{Kind, Stage};
 
 /// One atomic word that says who holds what it stands for: any number of shared holders
 /// (CPU readers, NIC reads) or one exclusive holder (CPU writer, NIC write).
@@ -75,24 +80,6 @@ impl Gate {
         }
     }
 
-    /// A free gate with the same patience, closed if this one is.
-    pub(crate) fn alike(&self) -> Self {
-        let new = Self::with_patience(self.patience());
-        if self.state().closed {
-            new.close();
-        }
-        new
-    }
-
-    /// How long its waiters spin and stand back.
-    #[must_use]
-    pub fn patience(&self) -> Patience {
-        Patience {
-            spin: Duration::from_nanos(self.spin_ns.into()),
-            stand_back: Duration::from_nanos(self.stand_back_ns.into()),
-        }
-    }
-
     #[inline]
     fn look(&self) -> Word {
         // Ordering: Relaxed. What is seen here only decides what to try; the RMW that follows, or
@@ -129,7 +116,7 @@ impl Gate {
     /// [`Error::Held`] with who held it, [`Error::Closed`].
     ///
     /// # Panics
-    /// With 2²⁷ holds of one shared kind at a time (guards that were forgotten, most likely), before
+    /// With 2¹⁹ holds of one shared kind at a time (guards that were forgotten, most likely), before
     /// any harm is done.
     pub fn try_acquire(&self, holder: Holder) -> Result<Permit<'_>> {
         self.try_permit(holder).ok_or_else(|| self.refusal(holder))
@@ -138,7 +125,7 @@ impl Gate {
     /// [`try_acquire`](Self::try_acquire) for those who have no use for the reason.
     #[inline]
     pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
-        self.try_enter(holder).then(|| Permit::new(self, holder))
+        self.try_enter(holder).map(|kind| Permit::new(self, kind))
     }
 
     /// Lets `holder` in, or waits: spins, then parks the thread.
@@ -150,8 +137,8 @@ impl Gate {
     /// As [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn acquire(&self, holder: Holder) -> Result<Permit<'_>> {
-        self.enter(holder, None)?;
-        Ok(Permit::new(self, holder))
+        let kind = self.enter(holder, None)?;
+        Ok(Permit::new(self, kind))
     }
 
     /// As [`acquire`](Self::acquire), at most until `deadline`.
@@ -162,8 +149,8 @@ impl Gate {
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire).
     pub fn acquire_until(&self, holder: Holder, deadline: Instant) -> Result<Permit<'_>> {
-        self.enter(holder, Some(deadline))?;
-        Ok(Permit::new(self, holder))
+        let kind = self.enter(holder, Some(deadline))?;
+        Ok(Permit::new(self, kind))
     }
 
     /// As [`acquire`](Self::acquire), but instead of parking it calls `progress` between two looks:
@@ -175,8 +162,8 @@ impl Gate {
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire), and whatever `progress` panics with.
     pub fn acquire_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Permit<'_>> {
-        self.enter_with(holder, progress)?;
-        Ok(Permit::new(self, holder))
+        let kind = self.enter_with(holder, progress)?;
+        Ok(Permit::new(self, kind))
     }
 
     /// As [`acquire`](Self::acquire), as a future: never blocks the thread, needs no runtime.
@@ -207,13 +194,14 @@ impl Gate {
     /// - **GATE-1**: the caller owns a hold of that kind on this gate, which lives; the hold counts
     ///   as given back.
     #[inline]
-    pub(crate) unsafe fn release(gate: *const Gate, holder: Holder) -> bool {
+    pub(crate) unsafe fn release(gate: *const Gate, kind: Kind) -> bool {
+        let holder = kind.holder();
         // SAFETY: GATE-1: the gate lives until the RMW, since the caller still holds it.
         let word = unsafe { &(*gate).word };
         let before = if holder.is_shared() {
             // Ordering: Release pairs with the Acquire of the next exclusive acquisition, and with
             // the fence of the one who frees: what this holder read is over before they write.
-            word.fetch_sub(holder.unit(), Ordering::Release)
+            word.fetch_sub(kind.unit(), Ordering::Release)
         } else {
             Self::give_back_exclusive(word, holder)
         };
@@ -221,14 +209,14 @@ impl Gate {
         if before.release_is_done(holder) {
             return false;
         }
-        Self::after_release(gate, before, holder)
+        Self::after_release(gate, before, kind)
     }
 
     /// The RMW of an exclusive release; gives the value before. It guesses that nobody waits, which
     /// spares the hot path the load of a line that was written just before.
     #[inline]
     fn give_back_exclusive(word: &AtomicU64, holder: Holder) -> u64 {
-        let mut seen = holder.unit();
+        let mut seen = Kind::of(holder).unit();
         loop {
             let left = seen & Word::exclusive_release_mask(holder);
             // Ordering: Release pairs with the Acquire of every later acquisition: what this holder
@@ -243,8 +231,8 @@ impl Gate {
 
     /// What a release owes that found somebody waiting, or the handle gone.
     #[cold]
-    fn after_release(gate: *const Gate, before: Word, holder: Holder) -> bool {
-        let owed = before.after_release(holder);
+    fn after_release(gate: *const Gate, before: Word, kind: Kind) -> bool {
+        let owed = before.after_release(kind);
         if owed.wake {
             wait::wake_after_release(gate);
         }
@@ -276,31 +264,39 @@ impl Gate {
         Word::from_bits(self.word.load(Ordering::Acquire)).is_free()
     }
 
-    /// `try_acquire` without the wrapping: `true` gives the caller a hold.
+    /// `try_acquire` without the wrapping: what it gives is a hold of the caller's.
     #[inline]
-    pub(crate) fn try_enter(&self, holder: Holder) -> bool {
+    pub(crate) fn try_enter(&self, holder: Holder) -> Option<Kind> {
         let seen = self.look();
         if !seen.has(Word::bars(holder)) {
-            return self.enter_seen(holder, seen);
+            let kind = Kind::of(holder);
+            return self.enter_seen(kind, seen).then_some(kind);
         }
         // The refusal that hot paths meet is decided here; what is left is rare.
-        !seen.has(Word::EXCL) && holder.is_shared() && self.try_enter_barred(holder, seen)
+        if seen.has(Word::EXCL) || !holder.is_shared() {
+            return None;
+        }
+        self.try_enter_barred(holder, seen)
     }
 
     #[cold]
-    fn try_enter_barred(&self, holder: Holder, seen: Word) -> bool {
-        match seen.entry(holder) {
-            Entry::StandBack if seen.is_free() => self.enter_past(holder),
+    fn try_enter_barred(&self, holder: Holder, seen: Word) -> Option<Kind> {
+        let kind = seen.kind(holder);
+        let entered = match seen.entry(holder) {
+            Entry::Open => self.enter_seen(kind, seen),
+            Entry::StandBack if seen.is_free() => self.enter_past(kind),
             Entry::Full => self.overflow(holder),
             _ => false,
-        }
+        };
+        entered.then_some(kind)
     }
 
     /// Enters after `seen` was found open; `false` if somebody else was faster.
     #[inline]
-    fn enter_seen(&self, holder: Holder, mut seen: Word) -> bool {
+    fn enter_seen(&self, kind: Kind, mut seen: Word) -> bool {
+        let holder = kind.holder();
         if holder.is_shared() {
-            return self.add_shared(holder).is_some();
+            return self.add_shared(kind).is_some();
         }
         loop {
             let new = seen.with_exclusive(holder).bits();
@@ -325,25 +321,25 @@ impl Gate {
     /// Counts one more shared hold; takes it back, and returns `None`, if an exclusive side was
     /// faster. Gives the value before.
     #[inline]
-    fn add_shared(&self, holder: Holder) -> Option<Word> {
+    fn add_shared(&self, kind: Kind) -> Option<Word> {
         // Ordering: Acquire pairs with the Release of the last exclusive release: its bytes are
         // seen. The RMWs of other shared holders in between continue its release sequence.
-        let before = self.word.fetch_add(holder.unit(), Ordering::Acquire);
+        let before = self.word.fetch_add(kind.unit(), Ordering::Acquire);
         let before = Word::from_bits(before);
-        if !before.has(Word::bars_shared(holder)) {
+        if !before.has(Word::bars_shared(kind.holder())) {
             return Some(before);
         }
         // SAFETY: GATE-1: the count that was just added is the hold that is given back. The
         // gate is borrowed, so it is not orphaned and nobody has to free.
-        let _ = unsafe { Self::release(self, holder) };
+        let _ = unsafe { Self::release(self, kind) };
         None
     }
 
     /// Enters past an exclusive side that asks to stand back, and takes its request off: one request
     /// holds back each newcomer once. A waiter who is still there is woken and asks again.
     #[cold]
-    fn enter_past(&self, holder: Holder) -> bool {
-        let Some(before) = self.add_shared(holder) else {
+    fn enter_past(&self, kind: Kind) -> bool {
+        let Some(before) = self.add_shared(kind) else {
             return false;
         };
         if before.has(Word::PENDING) {

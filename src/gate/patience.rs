@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Gate;
+
 /// How long a waiter tries before it gives the processor away, and how long it lets an exclusive
 /// side go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,26 @@ impl Default for Patience {
         Patience {
             spin: Duration::from_micros(10),
             stand_back: Duration::from_millis(1),
+        }
+    }
+}
+
+impl Gate {
+    /// A free gate with the same patience, closed if this one is.
+    pub(crate) fn alike(&self) -> Self {
+        let new = Self::with_patience(self.patience());
+        if self.state().closed {
+            new.close();
+        }
+        new
+    }
+
+    /// How long its waiters spin and stand back.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        Patience {
+            spin: Duration::from_nanos(self.spin_ns.into()),
+            stand_back: Duration::from_nanos(self.stand_back_ns.into()),
         }
     }
 }

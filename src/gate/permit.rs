@@ -1,6 +1,6 @@
 //! A hold that borrows its gate.
 
-use super::{Gate, Holder};
+use super::{Gate, Holder, Kind};
 
 /// A hold on a [`Gate`]: given back when dropped. Forgetting it keeps the gate held for ever and
 /// does no other harm.
@@ -8,20 +8,20 @@ use super::{Gate, Holder};
 #[derive(Debug)]
 pub struct Permit<'g> {
     gate: &'g Gate,
-    holder: Holder,
+    kind: Kind,
 }
 
 impl<'g> Permit<'g> {
-    /// For who has entered `gate` as `holder`.
+    /// For who has entered `gate` as that.
     #[inline]
-    pub(super) fn new(gate: &'g Gate, holder: Holder) -> Self {
-        Permit { gate, holder }
+    pub(super) fn new(gate: &'g Gate, kind: Kind) -> Self {
+        Permit { gate, kind }
     }
 
     /// What it holds as.
     #[must_use]
     pub fn holder(&self) -> Holder {
-        self.holder
+        self.kind.holder()
     }
 
     /// Whether it is a hold on `gate`.
@@ -36,6 +36,6 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
         // nobody has to free.
-        let _ = unsafe { Gate::release(self.gate, self.holder) };
+        let _ = unsafe { Gate::release(self.gate, self.kind) };
     }
 }

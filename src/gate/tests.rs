@@ -294,7 +294,7 @@ fn an_orphan_is_freed_by_exactly_one() {
         let mut freed = usize::from(unsafe { Gate::orphan(&gate) });
         for _ in out {
             // SAFETY: GATE-1: one of the holds above, whose permit gives nothing back itself.
-            freed += usize::from(unsafe { Gate::release(&gate, Holder::NicRead) });
+            freed += usize::from(unsafe { Gate::release(&gate, Kind::NicRead) });
         }
         assert_eq!(freed, 1);
     }

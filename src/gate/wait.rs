@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::{EventListener, listener};
 
-use super::word::{Entry, Holder, Word};
+use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit};
 use crate::error::{Error, Result};
 use crate::sync::{Ordering, Timer, fence, spin_loop, waiters};
@@ -43,7 +43,7 @@ pub(super) fn wake_after_release(gate: *const Gate) {
 /// What a look at the word brought to somebody who waits.
 enum Look {
     /// The hold is taken.
-    In,
+    In(Kind),
     /// Not yet.
     Blocked(Entry),
 }
@@ -51,22 +51,22 @@ enum Look {
 impl Gate {
     /// Takes a hold, waiting for it if need be.
     #[inline]
-    pub(crate) fn enter(&self, holder: Holder, deadline: Option<Instant>) -> Result<()> {
-        if self.try_enter(holder) {
-            return Ok(());
+    pub(crate) fn enter(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
+        match self.try_enter(holder) {
+            Some(kind) => Ok(kind),
+            None => self.enter_slow(holder, deadline),
         }
-        self.enter_slow(holder, deadline)
     }
 
     #[cold]
-    fn enter_slow(&self, holder: Holder, deadline: Option<Instant>) -> Result<()> {
+    fn enter_slow(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
         self.count_wait();
         let mut turn = Turn::new(self);
         let mut place = Place::new(self, holder);
         let mut spin = Timer::after(Duration::from_nanos(self.spin_ns.into()));
         while !spin.expired() {
-            if let Look::In = place.look(&mut turn)? {
-                return Ok(());
+            if let Look::In(kind) = place.look(&mut turn)? {
+                return Ok(kind);
             }
             self.check_deadline(deadline)?;
             spin_loop();
@@ -74,7 +74,7 @@ impl Gate {
         loop {
             listener!(waiters(place.address()) => listener);
             let entry = match place.look(&mut turn)? {
-                Look::In => return Ok(()),
+                Look::In(kind) => return Ok(kind),
                 Look::Blocked(_) => place.mark()?,
             };
             let until = match entry {
@@ -88,16 +88,16 @@ impl Gate {
     }
 
     /// Takes a hold, calling `progress` between two looks.
-    pub(crate) fn enter_with(&self, holder: Holder, mut progress: impl FnMut()) -> Result<()> {
-        if self.try_enter(holder) {
-            return Ok(());
+    pub(crate) fn enter_with(&self, holder: Holder, mut progress: impl FnMut()) -> Result<Kind> {
+        if let Some(kind) = self.try_enter(holder) {
+            return Ok(kind);
         }
         self.count_wait();
         let mut turn = Turn::new(self);
         let mut place = Place::new(self, holder);
         loop {
-            if let Look::In = place.look(&mut turn)? {
-                return Ok(());
+            if let Look::In(kind) = place.look(&mut turn)? {
+                return Ok(kind);
             }
             progress();
             spin_loop();
@@ -180,10 +180,10 @@ impl<'g> Place<'g> {
 
     fn look_or(&mut self, stood_back: impl FnOnce() -> bool) -> Result<Look> {
         let seen = self.gate.look();
-        let entry = seen.entry(self.holder);
+        let (entry, kind) = (seen.entry(self.holder), seen.kind(self.holder));
         let entered = match entry {
-            Entry::Open => self.gate.enter_seen(self.holder, seen),
-            Entry::StandBack if stood_back() => self.gate.enter_past(self.holder),
+            Entry::Open => self.gate.enter_seen(kind, seen),
+            Entry::StandBack if stood_back() => self.gate.enter_past(kind),
             Entry::Full => self.gate.overflow(self.holder),
             Entry::Closed => return Err(Error::Closed),
             _ => false,
@@ -191,7 +191,7 @@ impl<'g> Place<'g> {
         if entered {
             // The bits that it set are taken off by its own entry and release.
             self.asked = false;
-            return Ok(Look::In);
+            return Ok(Look::In(kind));
         }
         if !self.holder.is_shared() && seen.has_shared_holders() && !seen.has(Word::PENDING) {
             self.asked = true;
@@ -257,12 +257,12 @@ impl<'g> Acquire<'g> {
     }
 
     /// As polling, for one who keeps the hold itself.
-    pub(crate) fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    pub(crate) fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<Kind>> {
         assert!(!self.done, "polled after completion");
         loop {
             let looked = self.place.look_or(|| self.stood_back);
             match looked {
-                Ok(Look::In) => return self.finish(Ok(())),
+                Ok(Look::In(kind)) => return self.finish(Ok(kind)),
                 Err(error) => return self.finish(Err(error)),
                 Ok(Look::Blocked(Entry::StandBack)) => {
                     // No clock here: one trip through the executor, then past.
@@ -292,7 +292,7 @@ impl<'g> Acquire<'g> {
         }
     }
 
-    fn finish(&mut self, result: Result<()>) -> Poll<Result<()>> {
+    fn finish(&mut self, result: Result<Kind>) -> Poll<Result<Kind>> {
         self.listener = None;
         self.done = true;
         Poll::Ready(result)
@@ -303,9 +303,9 @@ impl<'g> Future for Acquire<'g> {
     type Output = Result<Permit<'g>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (gate, holder) = (self.place.gate, self.place.holder);
+        let gate = self.place.gate;
         self.poll_enter(cx)
-            .map(|entered| entered.map(|()| Permit::new(gate, holder)))
+            .map(|entered| entered.map(|kind| Permit::new(gate, kind)))
     }
 }
 

@@ -2,10 +2,11 @@
 //! every transition is tested as a plain function of numbers.
 //!
 //! ```text
-//!  63        36 35         8  7   6          5        4         3           2             1             0
-//! ┌────────────┬────────────┬───┬──────────┬────────┬─────────┬───────────┬─────────────┬─────────────┬─────────────┐
-//! │ CPU readers│ NIC reads  │ 0 │ ORPHANED │ CLOSED │ PENDING │ WAIT_EXCL │ WAIT_SHARED │ NIC_EXCL    │ CPU_EXCL    │
-//! └────────────┴────────────┴───┴──────────┴────────┴─────────┴───────────┴─────────────┴─────────────┴─────────────┘
+//!  63        44 43         30 29         10  9        8          7   6          5        4         3           2             1          0
+//! ┌────────────┬─────────────┬─────────────┬──────────┬──────────┬───┬──────────┬────────┬─────────┬───────────┬─────────────┬──────────┬──────────┐
+//! │ CPU readers│ NIC reads,  │ NIC reads   │ WAIT_OLD │ RETIRING │ 0 │ ORPHANED │ CLOSED │ PENDING │ WAIT_EXCL │ WAIT_SHARED │ NIC_EXCL │ CPU_EXCL │
+//! │            │ the new ones│             │          │          │   │          │        │         │           │             │          │          │
+//! └────────────┴─────────────┴─────────────┴──────────┴──────────┴───┴──────────┴────────┴─────────┴───────────┴─────────────┴──────────┴──────────┘
 //! ```
 //!
 //! | field | meaning |
@@ -18,7 +19,9 @@
 //! | `CLOSED` | no new operation of the NIC may begin |
 //! | `ORPHANED` | the handle is gone: whoever releases the last hold frees |
 //! | bit 7 | zero; kept for the read bias |
-//! | NIC reads | operations in flight that let the NIC read the bytes |
+//! | `RETIRING` | a registration is being retired: NIC reads that begin now are counted apart |
+//! | `WAIT_OLD` | who retires it waits: an operation's release that empties its field must wake |
+//! | NIC reads | operations in flight that let the NIC read the bytes; those that began while `RETIRING` stood are in a field of their own |
 //! | CPU readers | guards with `&[u8]`; at the top, so that a borrow can't corrupt another field |
 //!
 //! | valid states | CPU readers | NIC reads | `CPU_EXCL` | `NIC_EXCL` |
@@ -61,22 +64,67 @@ impl Holder {
         matches!(self, Holder::NicRead | Holder::NicWrite)
     }
 
-    /// What one hold of this kind adds to the word.
-    pub(super) const fn unit(self) -> u64 {
-        match self {
-            Holder::CpuRead => Word::READER,
-            Holder::NicRead => Word::NIC_READ,
-            Holder::CpuWrite => Word::CPU_EXCL,
-            Holder::NicWrite => Word::NIC_EXCL,
-        }
-    }
-
     /// The bit by which a parked waiter of this kind is found.
     pub(super) const fn wait_bit(self) -> u64 {
         if self.is_shared() {
             Word::WAIT_SHARED
         } else {
             Word::WAIT_EXCL
+        }
+    }
+}
+
+/// A holder as the word counts it. Only a hold itself knows whether it is among the new reads: the
+/// numbers of the NIC's kinds are bits that are kept in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    NicRead = 0,
+    NicWrite = 1,
+    CpuRead = 2,
+    CpuWrite = 3,
+    /// A NIC read that began while a registration was being retired.
+    NewRead = 1 << 6,
+}
+
+impl Kind {
+    /// How a holder is counted while nothing is retired.
+    pub(crate) const fn of(holder: Holder) -> Self {
+        match holder {
+            Holder::CpuRead => Kind::CpuRead,
+            Holder::NicRead => Kind::NicRead,
+            Holder::CpuWrite => Kind::CpuWrite,
+            Holder::NicWrite => Kind::NicWrite,
+        }
+    }
+
+    pub(crate) const fn holder(self) -> Holder {
+        match self {
+            Kind::CpuRead => Holder::CpuRead,
+            Kind::NicRead | Kind::NewRead => Holder::NicRead,
+            Kind::CpuWrite => Holder::CpuWrite,
+            Kind::NicWrite => Holder::NicWrite,
+        }
+    }
+
+    /// What one hold of this kind adds to the word.
+    pub(super) const fn unit(self) -> u64 {
+        match self {
+            Kind::CpuRead => Word::READER,
+            Kind::NicRead => Word::NIC_READ,
+            Kind::NewRead => Word::NEW_READ,
+            Kind::CpuWrite => Word::CPU_EXCL,
+            Kind::NicWrite => Word::NIC_EXCL,
+        }
+    }
+
+    /// All bits of the field that it is counted in.
+    const fn field(self) -> u64 {
+        match self {
+            Kind::NicRead => Word::NEW_READ - Word::NIC_READ,
+            Kind::NewRead => Word::READER - Word::NEW_READ,
+            Kind::CpuRead => !(Word::READER - 1),
+            Kind::CpuWrite | Kind::NicWrite => self.unit(),
         }
     }
 }
@@ -109,8 +157,11 @@ impl Word {
     pub(super) const PENDING: u64 = 1 << 4;
     pub(super) const CLOSED: u64 = 1 << 5;
     pub(super) const ORPHANED: u64 = 1 << 6;
-    pub(super) const NIC_READ: u64 = 1 << 8;
-    pub(super) const READER: u64 = 1 << 36;
+    pub(super) const RETIRING: u64 = 1 << 8;
+    pub(super) const WAIT_OLD: u64 = 1 << 9;
+    pub(super) const NIC_READ: u64 = 1 << 10;
+    pub(super) const NEW_READ: u64 = 1 << 30;
+    pub(super) const READER: u64 = 1 << 44;
 
     pub(super) const EXCL: u64 = Self::CPU_EXCL | Self::NIC_EXCL;
     pub(super) const WAITING: u64 = Self::WAIT_SHARED | Self::WAIT_EXCL;
@@ -118,7 +169,8 @@ impl Word {
     /// The top bit of each count. A field counts twice as many holds as are let in, so that those
     /// that are refused beyond can't overflow it before they have undone themselves.
     const READERS_FULL: u64 = 1 << 63;
-    const NIC_READS_FULL: u64 = Self::READER >> 1;
+    const NIC_READS_FULL: u64 = Self::NEW_READ >> 1;
+    const NEW_READS_FULL: u64 = Self::READER >> 1;
     /// The most holds of one shared kind.
     pub(super) const MAX_COUNT: u64 = Self::READERS_FULL / Self::READER;
 
@@ -139,7 +191,18 @@ impl Word {
     }
 
     pub(super) const fn nic_reads(self) -> u64 {
-        (self.0 % Self::READER) / Self::NIC_READ
+        (self.0 % Self::NEW_READ) / Self::NIC_READ + (self.0 % Self::READER) / Self::NEW_READ
+    }
+
+    /// How a holder is counted that begins at this value. Few new reads have room in their field; the
+    /// others are counted as old ones, which keeps a registration longer than need be.
+    pub(super) const fn kind(self, holder: Holder) -> Kind {
+        match holder {
+            Holder::NicRead if self.has(Self::RETIRING) && !self.has(Self::NEW_READS_FULL) => {
+                Kind::NewRead
+            }
+            holder => Kind::of(holder),
+        }
     }
 
     pub(super) const fn has_shared_holders(self) -> bool {
@@ -160,11 +223,12 @@ impl Word {
         }
     }
 
-    /// The bits of which one at least is set if `holder` does not find the way [open](Entry::Open):
-    /// one test on the hot path, before [`entry`](Self::entry) says why.
+    /// The bits of which one at least is set if `holder` does not find the way [open](Entry::Open), or
+    /// is to be counted apart: one test on the hot path, before [`entry`](Self::entry) says why.
     pub(super) const fn bars(holder: Holder) -> u64 {
         match holder {
-            Holder::CpuRead | Holder::NicRead => Self::bars_shared(holder) | Self::PENDING,
+            Holder::CpuRead => Self::bars_shared(holder) | Self::PENDING,
+            Holder::NicRead => Self::bars_shared(holder) | Self::PENDING | Self::RETIRING,
             Holder::CpuWrite => Self::EXCL | Self::COUNTS,
             Holder::NicWrite => Self::EXCL | Self::COUNTS | Self::CLOSED,
         }
@@ -195,24 +259,26 @@ impl Word {
     /// stand back is answered, waiters stay waiters.
     #[must_use]
     pub(super) const fn with_exclusive(self, holder: Holder) -> Self {
-        Word((self.0 | holder.unit()) & !Self::PENDING)
+        Word((self.0 | Kind::of(holder).unit()) & !Self::PENDING)
     }
 
     /// The mask that an exclusive release keeps: it takes the waiters' bits in the same RMW, since
-    /// it wakes them all.
+    /// it wakes them all; and what says that a registration is being retired: when an exclusive hold
+    /// ends, all operations are over that began before it.
     pub(super) const fn exclusive_release_mask(holder: Holder) -> u64 {
-        !(holder.unit() | Self::WAITING)
+        !(Kind::of(holder).unit() | Self::WAITING | Self::RETIRING | Self::WAIT_OLD)
     }
 
-    /// What one who has just given back one hold of `holder` owes, seen from the value before.
-    pub(super) const fn after_release(self, holder: Holder) -> Owed {
-        let left = Word(self.0 - holder.unit());
+    /// What one who has just given back one hold of that kind owes, seen from the value before.
+    pub(super) const fn after_release(self, kind: Kind) -> Owed {
+        let left = Word(self.0 - kind.unit());
+        let emptied = left.has(Self::WAIT_OLD) && !left.has(kind.field());
         Owed {
             // An exclusive release took the bits off, so it wakes whatever else it sees.
-            wake: if holder.is_shared() {
-                left.is_free() && left.has(Self::WAIT_EXCL)
-            } else {
-                left.has(Self::WAITING)
+            wake: match kind.holder() {
+                Holder::CpuRead => left.is_free() && left.has(Self::WAIT_EXCL),
+                Holder::NicRead => left.is_free() && left.has(Self::WAIT_EXCL) || emptied,
+                _ => left.has(Self::WAITING | Self::WAIT_OLD),
             },
             last: left.is_free() && left.has(Self::ORPHANED),
         }
@@ -221,13 +287,56 @@ impl Word {
     /// Whether a release of `holder` from this value has nothing more to do. One test: it is all that
     /// a release with nobody waiting pays after its RMW.
     pub(super) const fn release_is_done(self, holder: Holder) -> bool {
-        let owing = if holder.is_shared() {
-            Self::WAIT_EXCL | Self::ORPHANED
-        } else {
-            Self::WAITING | Self::ORPHANED
+        let owing = match holder {
+            Holder::CpuRead => Self::WAIT_EXCL | Self::ORPHANED,
+            Holder::NicRead => Self::WAIT_EXCL | Self::ORPHANED | Self::WAIT_OLD,
+            _ => Self::WAITING | Self::ORPHANED | Self::WAIT_OLD,
         };
         !self.has(owing)
     }
+
+    /// One step of a retirement that has come to `stage`.
+    #[must_use]
+    pub(super) const fn retire(self, stage: Stage) -> (Self, Stage) {
+        let old_reads = self.has(Kind::NicRead.field());
+        match stage {
+            Stage::Over => (self, Stage::Over),
+            // The field of the new ones has to be empty first: those in it are the old ones now.
+            Stage::Start if self.has(Kind::NewRead.field()) => (
+                Word(self.0 & !Self::RETIRING | Self::WAIT_OLD),
+                Stage::Start,
+            ),
+            Stage::Start if self.has(Self::NIC_EXCL) => {
+                (Word(self.0 | Self::RETIRING | Self::WAIT_OLD), Stage::Write)
+            }
+            Stage::Start if old_reads => {
+                (Word(self.0 | Self::RETIRING | Self::WAIT_OLD), Stage::Reads)
+            }
+            // Taken off by the end of an exclusive hold, which began when no read was in flight.
+            Stage::Reads | Stage::Write if !self.has(Self::RETIRING) => {
+                (Word(self.0 & !Self::WAIT_OLD), Stage::Over)
+            }
+            Stage::Write => (Word(self.0 | Self::WAIT_OLD), Stage::Write),
+            Stage::Reads if old_reads => (Word(self.0 | Self::WAIT_OLD), Stage::Reads),
+            Stage::Start | Stage::Reads => (
+                Word(self.0 & !(Self::RETIRING | Self::WAIT_OLD)),
+                Stage::Over,
+            ),
+        }
+    }
+}
+
+/// How far a gate is on the way to the end of all operations that began before a retirement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Not begun, or new reads of the retirement before are in flight still.
+    Start,
+    /// Reads that began before are in flight.
+    Reads,
+    /// An exclusive operation that began before is in flight.
+    Write,
+    /// None is.
+    Over,
 }
 
 /// What a release owes.
@@ -241,146 +350,4 @@ pub(super) struct Owed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALL: [Holder; 4] = [
-        Holder::CpuRead,
-        Holder::NicRead,
-        Holder::CpuWrite,
-        Holder::NicWrite,
-    ];
-
-    fn word(bits: u64) -> Word {
-        Word::from_bits(bits)
-    }
-
-    #[test]
-    fn fields_do_not_overlap_and_fill_the_word_but_bit_7() {
-        let flags = [
-            Word::CPU_EXCL,
-            Word::NIC_EXCL,
-            Word::WAIT_SHARED,
-            Word::WAIT_EXCL,
-            Word::PENDING,
-            Word::CLOSED,
-            Word::ORPHANED,
-        ];
-        let sum: u64 = flags.iter().sum();
-        assert_eq!(sum, 0x7f);
-        assert_eq!(sum | Word::COUNTS, !(1 << 7));
-        assert_eq!(
-            word(Word::READER - Word::NIC_READ).nic_reads(),
-            (1 << 28) - 1
-        );
-        assert_eq!(word(u64::MAX).readers(), (1 << 28) - 1);
-    }
-
-    #[test]
-    fn every_pair_of_holders_shares_only_if_both_are_shared() {
-        for inside in ALL {
-            for wants in ALL {
-                let open = word(inside.unit()).entry(wants) == Entry::Open;
-                assert_eq!(
-                    open,
-                    inside.is_shared() && wants.is_shared(),
-                    "{inside:?} {wants:?}"
-                );
-            }
-        }
-        for wants in ALL {
-            assert_eq!(word(0).entry(wants), Entry::Open);
-        }
-    }
-
-    #[test]
-    fn the_bars_are_what_keeps_the_way_from_being_open() {
-        let fields = (0..64).filter(|bit| *bit != 7).map(|bit| 1u64 << bit);
-        for bits in fields.chain([
-            0,
-            Word::PENDING | Word::READER,
-            Word::CLOSED | Word::WAITING,
-        ]) {
-            for wants in ALL {
-                let barred = word(bits).has(Word::bars(wants));
-                let open = word(bits).entry(wants) == Entry::Open;
-                assert_eq!(barred, !open, "{bits:#x} {wants:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn pending_holds_back_shared_sides_only_and_closed_the_nic_only() {
-        for wants in ALL {
-            let entry = word(Word::PENDING).entry(wants);
-            assert_eq!(entry == Entry::StandBack, wants.is_shared());
-            let entry = word(Word::CLOSED).entry(wants);
-            assert_eq!(entry == Entry::Closed, wants.is_nic());
-        }
-    }
-
-    #[test]
-    fn a_shared_add_stands_unless_an_exclusive_side_or_the_close_came_first() {
-        for shared in [Holder::CpuRead, Holder::NicRead] {
-            let bars = Word::bars_shared(shared);
-            assert!(!word(Word::READER * 3 + Word::NIC_READ + Word::PENDING).has(bars));
-            assert!(word(Word::CPU_EXCL).has(bars));
-            assert!(word(Word::NIC_EXCL).has(bars));
-            assert_eq!(word(Word::CLOSED).has(bars), shared.is_nic());
-        }
-    }
-
-    #[test]
-    fn exclusive_entry_answers_its_request_and_keeps_the_waiters() {
-        let before = word(Word::PENDING | Word::WAITING | Word::CLOSED);
-        let after = before.with_exclusive(Holder::CpuWrite);
-        assert_eq!(after.bits(), Word::CPU_EXCL | Word::WAITING | Word::CLOSED);
-        let kept = after.bits() & Word::exclusive_release_mask(Holder::CpuWrite);
-        assert_eq!(kept, Word::CLOSED);
-    }
-
-    #[test]
-    fn only_the_last_release_wakes_and_frees() {
-        let two = word((2 * Word::READER) | Word::WAITING | Word::ORPHANED);
-        let none = Owed {
-            wake: false,
-            last: false,
-        };
-        assert_eq!(two.after_release(Holder::CpuRead), none);
-        let mixed = word(Word::READER | Word::NIC_READ | Word::WAITING | Word::ORPHANED);
-        assert_eq!(mixed.after_release(Holder::NicRead), none);
-        let last = word(Word::NIC_READ | Word::WAIT_EXCL | Word::ORPHANED);
-        assert_eq!(
-            last.after_release(Holder::NicRead),
-            Owed {
-                wake: true,
-                last: true
-            }
-        );
-        assert!(!last.release_is_done(Holder::NicRead));
-        let shared_only = word(Word::NIC_READ | Word::WAIT_SHARED);
-        assert_eq!(shared_only.after_release(Holder::NicRead), none);
-        assert!(shared_only.release_is_done(Holder::NicRead));
-        for waiter in [Word::WAIT_SHARED, Word::WAIT_EXCL] {
-            let held = word(Word::NIC_EXCL | waiter);
-            assert!(held.after_release(Holder::NicWrite).wake);
-            let with_undo_under_way = word(Word::NIC_EXCL | waiter | Word::READER);
-            assert!(with_undo_under_way.after_release(Holder::NicWrite).wake);
-        }
-    }
-
-    #[test]
-    fn a_full_field_is_told_at_half_of_what_it_counts() {
-        let full = |n, unit, holder| word(n * unit).entry(holder) == Entry::Full;
-        for (unit, holder, other) in [
-            (Word::READER, Holder::CpuRead, Holder::NicRead),
-            (Word::NIC_READ, Holder::NicRead, Holder::CpuRead),
-        ] {
-            assert!(!full(Word::MAX_COUNT - 1, unit, holder));
-            assert!(full(Word::MAX_COUNT, unit, holder));
-            assert!(full(2 * Word::MAX_COUNT - 1, unit, holder));
-            assert!(!full(Word::MAX_COUNT, unit, other));
-        }
-        assert_eq!(Word::MAX_COUNT, 1 << 27);
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ mod guard;
 mod local;
 mod options;
 mod region;
+mod rotate;
 mod slice;
 mod split;
 mod token;

@@ -6,7 +6,9 @@ use super::local::LocalMr;
 use super::region::{Region, RegionRef};
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Patience};
-use crate::registration::{Access, Mapping, Memory, Pages, Registrar, Registration, StableMemory};
+use crate::registration::{
+    Access, Mapping, Member, Memory, Pages, Registrar, Registration, StableMemory,
+};
 
 /// How to register a region.
 ///
@@ -103,9 +105,9 @@ impl MrOptions {
         let memory = Memory::new(memory)?;
         let (addr, length) = (memory.addr(), memory.length());
         let registrar: Arc<dyn Registrar> = Arc::clone(registrar) as _;
-        match Registration::new(registrar, memory, self.access) {
+        match Registration::new(registrar, memory, self.access, self.remote_write_granted) {
             Ok(registration) => Ok(LocalMr::new(RegionRef::new(Region {
-                gate: Gate::with_patience(self.patience),
+                member: Member::new(Gate::with_patience(self.patience)),
                 addr,
                 length,
                 registration: Arc::new(registration),

@@ -6,14 +6,14 @@ use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crossbeam_utils::CachePadded;
-
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Holder};
-use crate::registration::Registration;
+use crate::gate::{Gate, Kind};
+use crate::registration::{Member, Registration};
 
+/// Aligned so that a hold has room in the low bits of its address, and has its lines for itself.
+#[repr(align(128))]
 pub(crate) struct Region {
-    pub(crate) gate: Gate,
+    pub(crate) member: Member,
     pub(crate) addr: NonNull<u8>,
     pub(crate) length: usize,
     pub(crate) registration: Arc<Registration>,
@@ -22,7 +22,7 @@ pub(crate) struct Region {
 /// The address of a region. It lives until its handle is gone and its last hold is released:
 /// whoever sees both, as told by the gate, frees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RegionRef(NonNull<CachePadded<Region>>);
+pub(crate) struct RegionRef(NonNull<Region>);
 
 // SAFETY: REGION-1: a pointer to a region whose parts are Send and Sync (the gate's atomics, the
 // registration) or plain addresses of bytes that the gate guards.
@@ -36,11 +36,19 @@ unsafe impl Sync for RegionRef {}
 
 impl RegionRef {
     /// How low the address's bits are zero: a hold keeps its kind there.
-    pub(crate) const ALIGN: usize = align_of::<CachePadded<Region>>();
+    pub(crate) const ALIGN: usize = align_of::<Region>();
 
     pub(crate) fn new(region: Region) -> Self {
-        let region = Box::new(CachePadded::new(region));
-        RegionRef(NonNull::from(Box::leak(region)))
+        let region = NonNull::from(Box::leak(Box::new(region)));
+        // SAFETY: made just now.
+        let Region {
+            member,
+            registration,
+            ..
+        } = unsafe { region.as_ref() };
+        // SAFETY: ROLL-1: it stays there until `into_region`.
+        unsafe { registration.enlist(NonNull::from(member)) };
+        RegionRef(region)
     }
 
     pub(crate) fn to_bits(self) -> usize {
@@ -78,9 +86,15 @@ impl RegionRef {
     /// - **REGION-5**: the handle is gone, or given up by this call, and no hold is out; this is
     ///   done once.
     pub(crate) unsafe fn into_region(self) -> Region {
+        // SAFETY: REGION-3 by REGION-5.
+        let Region {
+            member,
+            registration,
+            ..
+        } = unsafe { self.get() };
+        registration.strike(member);
         // SAFETY: REGION-5: the pointer came from a box, and nobody uses it any more.
-        let region = unsafe { Box::from_raw(self.0.as_ptr()) };
-        CachePadded::into_inner(*region)
+        *unsafe { Box::from_raw(self.0.as_ptr()) }
     }
 
     /// Gives back a hold that does not borrow the handle, and frees if it was the last one.
@@ -88,11 +102,11 @@ impl RegionRef {
     /// # Safety
     /// - **REGION-6**: the caller owns a hold of that kind; it is given back by this call.
     #[inline]
-    pub(crate) unsafe fn release(self, holder: Holder) {
+    pub(crate) unsafe fn release(self, kind: Kind) {
         // SAFETY: REGION-3 by REGION-6, until the gate's RMW, after which the pointer is not used.
-        let gate: *const Gate = &unsafe { self.get() }.gate;
+        let gate: *const Gate = &unsafe { self.get() }.member.gate;
         // SAFETY: GATE-1 by REGION-6.
-        let last = unsafe { Gate::release(gate, holder) };
+        let last = unsafe { Gate::release(gate, kind) };
         if last {
             // SAFETY: REGION-5: the gate says so, to one caller only.
             unsafe { self.free() };
@@ -113,7 +127,7 @@ impl RegionRef {
     /// - **REGION-7**: called once, by the handle as it is dropped.
     pub(crate) unsafe fn orphan(self) {
         // SAFETY: REGION-3 by REGION-7, until the gate's RMW, after which the pointer is not used.
-        let gate: *const Gate = &unsafe { self.get() }.gate;
+        let gate: *const Gate = &unsafe { self.get() }.member.gate;
         // SAFETY: GATE-2 by REGION-7: the handle is the only way in.
         let free = unsafe { Gate::orphan(gate) };
         if free {
@@ -160,7 +174,7 @@ impl<'a> Part<'a> {
 
     #[inline]
     pub(crate) fn gate(self) -> &'a Gate {
-        &self.region().gate
+        &self.region().member.gate
     }
 
     /// Refuses if a hold is out. Nobody comes in after it only if the caller owns the handle or

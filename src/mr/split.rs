@@ -8,6 +8,7 @@ use super::access::sealed::Sealed;
 use super::local::LocalMr;
 use super::region::{Region, RegionRef};
 use crate::error::{Error, Rejected, Result};
+use crate::registration::Member;
 
 impl LocalMr {
     /// Splits the region in two: returns the bytes in `0..at`, keeps those in `at..`. Both share
@@ -31,7 +32,7 @@ impl LocalMr {
     pub fn split_to(&mut self, at: usize) -> Result<LocalMr> {
         let region = self.splittable(at)?;
         let front = RegionRef::new(Region {
-            gate: region.gate.alike(),
+            member: Member::new(region.member.gate.alike()),
             addr: region.addr,
             length: at,
             registration: Arc::clone(&region.registration),

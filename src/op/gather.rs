@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::Hold;
-use super::hold::{HoldWord, checked, element};
+use super::begin::checked;
+use super::hold::{HoldWord, element_for};
 use crate::error::{Error, Result};
-use crate::gate::{Acquire, Gate, Holder};
+use crate::gate::{Acquire, Gate, Holder, Kind};
 use crate::mr::{LocalMrReadAccess, Part};
 use crate::work::Sge;
 
@@ -276,7 +277,7 @@ impl<'a, const N: usize> Gather<'a, N> {
             sges: [Sge::default(); N],
         };
         for (sge, mr) in holds.sges.iter_mut().zip(self.mrs) {
-            *sge = element(checked(mr, holder)?);
+            *sge = element_for(checked(mr, holder)?, holder)?;
         }
         Ok(holds)
     }
@@ -284,36 +285,34 @@ impl<'a, const N: usize> Gather<'a, N> {
     fn enter(
         &self,
         holder: Holder,
-        mut enter: impl FnMut(&Gate, Holder) -> Result<()>,
+        mut enter: impl FnMut(&Gate, Holder) -> Result<Kind>,
     ) -> Result<Holds<N>> {
         let mut holds = self.start(holder)?;
         for part in (0..N).filter_map(|n| self.nth(n)) {
-            enter(part.gate(), holder)?;
-            holds.entered(part, holder);
+            let kind = enter(part.gate(), holder)?;
+            holds.entered(part, kind);
         }
-        self.keys_of_now(&mut holds);
+        self.keys_of_now(&mut holds, holder)?;
         Ok(holds)
     }
 
     /// The keys in force when the last hold began.
-    fn keys_of_now(&self, holds: &mut Holds<N>) {
+    fn keys_of_now(&self, holds: &mut Holds<N>, holder: Holder) -> Result<()> {
         for (sge, mr) in holds.sges.iter_mut().zip(self.mrs) {
-            *sge = element(mr.part());
+            *sge = element_for(mr.part(), holder)?;
         }
+        Ok(())
     }
 }
 
-fn try_enter(gate: &Gate, holder: Holder) -> Result<()> {
-    if gate.try_enter(holder) {
-        return Ok(());
-    }
-    Err(gate.refusal(holder))
+fn try_enter(gate: &Gate, holder: Holder) -> Result<Kind> {
+    gate.try_enter(holder).ok_or_else(|| gate.refusal(holder))
 }
 
 impl<const N: usize> Holds<N> {
     /// Takes over that `part`'s gate has been entered.
-    fn entered(&mut self, part: Part<'_>, holder: Holder) {
-        self.words[self.count] = HoldWord::new(part.region, holder);
+    fn entered(&mut self, part: Part<'_>, kind: Kind) {
+        self.words[self.count] = HoldWord::new(part.region, kind);
         self.count += 1;
     }
 }
@@ -359,13 +358,11 @@ impl<'a, const N: usize> GatherFuture<'a, N> {
                 let acquire = self.acquire.get_or_insert_with(acquire);
                 let entered = ready!(acquire.poll_enter(cx));
                 self.acquire = None;
-                entered?;
-                holds.entered(part, self.holder);
+                holds.entered(part, entered?);
             }
             self.next += 1;
         }
-        self.gather.keys_of_now(holds);
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.gather.keys_of_now(holds, self.holder))
     }
 }
 

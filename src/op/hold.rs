@@ -1,15 +1,11 @@
 //! The hold of an operation: `'static`, counted in the region's word, released by the completion.
 
 use std::fmt;
-use std::future::Future;
 use std::mem::ManuallyDrop;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::gate::{Acquire, Holder};
-use crate::mr::{LocalMrReadAccess, Part, RegionRef};
+use crate::gate::{Holder, Kind};
+use crate::mr::{Part, RegionRef};
 use crate::registration::Access;
 use crate::work::Sge;
 
@@ -43,25 +39,23 @@ pub struct Hold {
     sge: Sge,
 }
 
-/// A hold as one number: the address of the region, and in its lowest bit the kind.
+/// A hold as one number: the address of the region, and in its lowest bits how it is counted.
 #[derive(Clone, Copy)]
 pub struct HoldWord(u64);
 
 impl HoldWord {
-    const WRITE: u64 = 1;
+    const WRITE: u64 = Kind::NicWrite as u64;
+    const NEW_READ: u64 = Kind::NewRead as u64;
+    const KIND: u64 = Self::WRITE | Self::NEW_READ;
     /// No hold.
     pub(super) const NONE: HoldWord = HoldWord(0);
     /// Bits that are always zero, for the marks of who keeps it.
     pub(super) const SPARE: u64 = 0b11_1110;
 
     #[inline]
-    pub(super) fn new(region: RegionRef, holder: Holder) -> Self {
-        const { assert!(RegionRef::ALIGN as u64 > Self::WRITE | Self::SPARE) };
-        let kind = match holder {
-            Holder::NicWrite => Self::WRITE,
-            _ => 0,
-        };
-        HoldWord(region.to_bits() as u64 | kind)
+    pub(super) fn new(region: RegionRef, kind: Kind) -> Self {
+        const { assert!(RegionRef::ALIGN as u64 > Self::KIND | Self::SPARE) };
+        HoldWord(region.to_bits() as u64 | kind as u64)
     }
 
     pub(super) fn to_bits(self) -> u64 {
@@ -85,7 +79,33 @@ impl HoldWord {
     /// - **HOLD-2**: the caller owns the hold, so that the region lives.
     unsafe fn region(self) -> RegionRef {
         // SAFETY: REGION-2 by HOLD-2.
-        unsafe { RegionRef::from_bits((self.0 & !Self::WRITE) as usize) }
+        unsafe { RegionRef::from_bits((self.0 & !Self::KIND) as usize) }
+    }
+
+    /// Gives a hold back that is for nothing: other rights were put in force while it was waited for.
+    ///
+    /// # Safety
+    /// - **HOLD-2**, and the hold is the caller's no more.
+    #[cold]
+    unsafe fn refuse(self, access: Access) -> Error {
+        // SAFETY: HOLD-2, as required of the caller.
+        unsafe { self.release() };
+        Error::MissingRight {
+            needed: Access::LOCAL_WRITE,
+            access,
+        }
+    }
+
+    /// The whole region as a scatter/gather element. By value, lest the hold is kept in memory for it.
+    ///
+    /// # Safety
+    /// - **HOLD-2**.
+    #[cold]
+    unsafe fn element(self) -> Sge {
+        // SAFETY: REGION-3 by HOLD-2: the hold keeps the region alive.
+        let part = unsafe { Part::whole(self.region()) };
+        let (lkey, _) = part.region().registration.inner().local();
+        element_with(part, lkey)
     }
 
     /// Gives the hold back.
@@ -94,20 +114,37 @@ impl HoldWord {
     /// - **HOLD-2**, and the hold is the caller's no more.
     #[inline]
     pub(super) unsafe fn release(self) {
-        // SAFETY: REGION-6 by HOLD-2.
-        unsafe { self.region().release(self.holder()) }
+        // SAFETY: HOLD-2, as required of the caller.
+        let region = unsafe { self.region() };
+        if self.0 & Self::KIND == Self::WRITE {
+            // SAFETY: REGION-6 by HOLD-2.
+            unsafe { region.release(Kind::NicWrite) }
+        } else if self.0 & Self::NEW_READ == 0 {
+            // SAFETY: REGION-6 by HOLD-2.
+            unsafe { region.release(Kind::NicRead) }
+        } else {
+            // SAFETY: REGION-6 by HOLD-2.
+            unsafe { region.release(Kind::NewRead) }
+        }
     }
 }
 
 impl Hold {
     /// # Safety
-    /// - **HOLD-1**: the caller has entered the part's gate as `holder`; the hold takes that over.
+    /// - **HOLD-1**: the caller has entered the part's gate as that; the hold takes that over.
     #[inline]
-    pub(super) unsafe fn new(part: Part<'_>, holder: Holder) -> Self {
-        Hold {
-            word: HoldWord::new(part.region, holder),
-            sge: element(part),
+    pub(super) unsafe fn new(part: Part<'_>, kind: Kind) -> Result<Self> {
+        // Now that it has been entered, the key is not retired before the hold is released.
+        let (lkey, access) = part.region().registration.inner().local();
+        let word = HoldWord::new(part.region, kind);
+        if kind == Kind::NicWrite && !access.contains(Access::LOCAL_WRITE) {
+            // SAFETY: HOLD-2 by HOLD-1.
+            return Err(unsafe { word.refuse(access) });
         }
+        Ok(Hold {
+            word,
+            sge: element_with(part, lkey),
+        })
     }
 
     /// The bytes as a scatter/gather element, with the local key in force when the hold began.
@@ -117,20 +154,13 @@ impl Hold {
         if self.sge.length != 0 {
             return self.sge;
         }
-        // SAFETY: REGION-3 by HOLD-1: this is a hold, and it keeps the region alive.
-        element(unsafe { Part::whole(self.word.region()) })
+        // SAFETY: HOLD-2 by HOLD-1: this is the hold.
+        unsafe { self.word.element() }
     }
 
     /// Makes [`as_sges`](Self::as_sges) right, if it was a `wr_id` in between.
     #[inline]
     pub(super) fn complete_sge(&mut self) {
-        if self.sge.length == 0 {
-            self.look_up_sge();
-        }
-    }
-
-    #[cold]
-    fn look_up_sge(&mut self) {
         self.sge = self.sge();
     }
 
@@ -193,10 +223,17 @@ impl fmt::Debug for Hold {
     }
 }
 
-/// The part as a scatter/gather element, with the local key in force.
+/// The part as a scatter/gather element with the local key in force, if the rights that it comes with
+/// are enough: others may have been put in force while the gate was waited for.
 #[inline]
-pub(super) fn element(part: Part<'_>) -> Sge {
-    let (lkey, _) = part.region().registration.inner().keys();
+pub(super) fn element_for(part: Part<'_>, holder: Holder) -> Result<Sge> {
+    let (lkey, access) = part.region().registration.inner().local();
+    require(access, holder)?;
+    Ok(element_with(part, lkey))
+}
+
+#[inline]
+fn element_with(part: Part<'_>, lkey: u32) -> Sge {
     Sge {
         addr: part.addr.as_ptr() as u64,
         length: length_of_sge(part).unwrap_or(u32::MAX),
@@ -205,188 +242,16 @@ pub(super) fn element(part: Part<'_>) -> Sge {
 }
 
 #[inline]
-fn length_of_sge(part: Part<'_>) -> Result<u32> {
+pub(super) fn require(access: Access, holder: Holder) -> Result<()> {
+    match holder {
+        Holder::NicWrite => access.require(Access::LOCAL_WRITE),
+        _ => Ok(()),
+    }
+}
+
+#[inline]
+pub(super) fn length_of_sge(part: Part<'_>) -> Result<u32> {
     u32::try_from(part.length).map_err(|_| Error::InvalidWorkRequest {
         reason: "a scatter/gather element is shorter than 4 GiB: hold a slice of the region",
     })
-}
-
-#[inline]
-pub(super) fn checked<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
-    if holder == Holder::NicWrite {
-        mr.access().require(Access::LOCAL_WRITE)?;
-    }
-    length_of_sge(mr.part())?;
-    Ok(mr.part())
-}
-
-/// Beginning an operation of the NIC on a region, a slice or a part: in the forms of R18.
-///
-/// `begin_read`: the NIC will read the bytes (SEND, the source of a WRITE); any number at a time,
-/// beside readers. `begin_write`: the NIC will write them (RECV, READ, the result of an atomic); one
-/// at a time, and nobody beside it.
-///
-/// All of them fail with [`Error::Closed`] after [`shutdown`](crate::LocalMr::shutdown), with
-/// [`Error::MissingRight`] if the NIC shall write and the region lacks LOCAL_WRITE, and with
-/// [`Error::InvalidWorkRequest`] over 4 GiB or more. One RMW if nobody is in the way.
-///
-/// # Panics
-/// With 2²⁷ operations that read one region at a time.
-pub trait Begin: LocalMrReadAccess {
-    /// Holds the bytes for an operation that reads them. Blocks the thread while they are written.
-    ///
-    /// # Errors
-    /// See the trait.
-    fn begin_read(&self) -> Result<Hold> {
-        begin(self, Holder::NicRead, None)
-    }
-
-    /// As [`begin_read`](Self::begin_read). Never waits.
-    ///
-    /// # Errors
-    /// [`Error::Held`] with who has them, and see the trait.
-    fn try_begin_read(&self) -> Result<Hold> {
-        try_begin(self, Holder::NicRead)
-    }
-
-    /// As [`begin_read`](Self::begin_read), at most until `deadline`.
-    ///
-    /// # Errors
-    /// [`Error::Deadline`] with who has them, and see the trait.
-    fn begin_read_until(&self, deadline: Instant) -> Result<Hold> {
-        begin(self, Holder::NicRead, Some(deadline))
-    }
-
-    /// As [`begin_read`](Self::begin_read), calling `progress` over and over while they are written.
-    ///
-    /// # Errors
-    /// See the trait.
-    fn begin_read_with(&self, progress: impl FnMut()) -> Result<Hold>
-    where
-        Self: Sized,
-    {
-        begin_with(self, Holder::NicRead, progress)
-    }
-
-    /// As [`begin_read`](Self::begin_read), as a future. Needs no runtime.
-    fn begin_read_async(&self) -> HoldFuture<'_> {
-        HoldFuture::new(self, Holder::NicRead)
-    }
-
-    /// Holds the bytes for an operation that writes them. Blocks the thread while anybody has them.
-    ///
-    /// # Errors
-    /// See the trait.
-    fn begin_write(&self) -> Result<Hold> {
-        begin(self, Holder::NicWrite, None)
-    }
-
-    /// As [`begin_write`](Self::begin_write). Never waits.
-    ///
-    /// # Errors
-    /// [`Error::Held`] with who has them, and see the trait.
-    fn try_begin_write(&self) -> Result<Hold> {
-        try_begin(self, Holder::NicWrite)
-    }
-
-    /// As [`begin_write`](Self::begin_write), at most until `deadline`.
-    ///
-    /// # Errors
-    /// [`Error::Deadline`] with who has them, and see the trait.
-    fn begin_write_until(&self, deadline: Instant) -> Result<Hold> {
-        begin(self, Holder::NicWrite, Some(deadline))
-    }
-
-    /// As [`begin_write`](Self::begin_write), calling `progress` over and over while anybody has
-    /// them.
-    ///
-    /// # Errors
-    /// See the trait.
-    fn begin_write_with(&self, progress: impl FnMut()) -> Result<Hold>
-    where
-        Self: Sized,
-    {
-        begin_with(self, Holder::NicWrite, progress)
-    }
-
-    /// As [`begin_write`](Self::begin_write), as a future. Needs no runtime.
-    fn begin_write_async(&self) -> HoldFuture<'_> {
-        HoldFuture::new(self, Holder::NicWrite)
-    }
-}
-
-impl<T: LocalMrReadAccess + ?Sized> Begin for T {}
-
-#[inline]
-fn try_begin<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
-    let part = checked(mr, holder)?;
-    if !part.gate().try_enter(holder) {
-        return Err(part.gate().refusal(holder));
-    }
-    // SAFETY: HOLD-1: entered just now.
-    Ok(unsafe { Hold::new(part, holder) })
-}
-
-#[inline]
-fn begin<T: LocalMrReadAccess + ?Sized>(
-    mr: &T,
-    holder: Holder,
-    deadline: Option<Instant>,
-) -> Result<Hold> {
-    let part = checked(mr, holder)?;
-    part.gate().enter(holder, deadline)?;
-    // SAFETY: HOLD-1: entered just now.
-    Ok(unsafe { Hold::new(part, holder) })
-}
-
-fn begin_with<T: LocalMrReadAccess + ?Sized>(
-    mr: &T,
-    holder: Holder,
-    progress: impl FnMut(),
-) -> Result<Hold> {
-    let part = checked(mr, holder)?;
-    part.gate().enter_with(holder, progress)?;
-    // SAFETY: HOLD-1: entered just now.
-    Ok(unsafe { Hold::new(part, holder) })
-}
-
-/// The future of [`begin_read_async`](Begin::begin_read_async) and
-/// [`begin_write_async`](Begin::begin_write_async). Dropping or forgetting it abandons the wish and
-/// nothing else.
-#[must_use = "futures do nothing unless polled"]
-#[derive(Debug)]
-pub struct HoldFuture<'a> {
-    /// What is waited for, or why not; the reason is taken when it has been told.
-    acquire: Result<Acquire<'a>, Option<Error>>,
-    part: Part<'a>,
-    holder: Holder,
-}
-
-impl<'a> HoldFuture<'a> {
-    fn new<T: LocalMrReadAccess + ?Sized>(mr: &'a T, holder: Holder) -> Self {
-        HoldFuture {
-            acquire: match checked(mr, holder) {
-                Ok(part) => Ok(part.gate().acquire_async(holder)),
-                Err(error) => Err(Some(error)),
-            },
-            part: mr.part(),
-            holder,
-        }
-    }
-}
-
-impl Future for HoldFuture<'_> {
-    type Output = Result<Hold>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (part, holder) = (self.part, self.holder);
-        match &mut self.acquire {
-            Ok(acquire) => acquire.poll_enter(cx).map(|entered| {
-                entered?;
-                // SAFETY: HOLD-1: entered just now.
-                Ok(unsafe { Hold::new(part, holder) })
-            }),
-            Err(refused) => Poll::Ready(Err(refused.take().expect("polled after completion"))),
-        }
-    }
 }

@@ -9,6 +9,7 @@
 //! - For those who use a backend of ours: [`Endpoint`] posts, [`Poller`] polls, [`AsyncQueuePair`] is
 //!   both as futures, [`Drain`] the orderly end; [`SharedRecv`] for shared receive queues.
 
+mod begin;
 mod endpoint;
 mod gather;
 mod hold;
@@ -16,13 +17,14 @@ mod number;
 mod poll;
 mod queue;
 
+pub use begin::{Begin, HoldFuture};
 pub use endpoint::Endpoint;
 pub use endpoint::drain::{Drain, Drained};
 pub use endpoint::future::AsyncQueuePair;
 pub use endpoint::list::{PartlyPosted, SendRequest};
 pub use endpoint::shared::SharedRecv;
 pub use gather::{Gather, GatherFuture, Holding, Holds};
-pub use hold::{Begin, Hold, HoldFuture};
+pub use hold::Hold;
 pub use number::OpId;
 pub use poll::dispatch::{Dispatch, Rings};
 pub use poll::poller::Poller;

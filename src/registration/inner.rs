@@ -3,22 +3,20 @@
 //! structure is never read after the registration (R8).
 
 use std::fmt;
-use std::io;
-use std::ptr::NonNull;
 
 use crossbeam_epoch::{self as epoch, Atomic, Owned};
 
-use super::{Access, Deregister, Registered};
+use super::Access;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What a region is registered as: one consistent copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LocalMrInner {
-    addr: usize,
-    length: usize,
-    lkey: u32,
-    rkey: u32,
-    access: Access,
+    pub(super) addr: usize,
+    pub(super) length: usize,
+    pub(super) lkey: u32,
+    pub(super) rkey: u32,
+    pub(super) access: Access,
 }
 
 impl LocalMrInner {
@@ -53,46 +51,53 @@ impl LocalMrInner {
     }
 }
 
-/// One registration in force, as it is published.
-struct Generation {
-    inner: LocalMrInner,
-    handle: Box<dyn Deregister>,
-}
-
 /// The published state: what `get_inner` gives in place of the seed's lock.
 pub struct InnerCell {
     /// `lkey` in the upper half, `rkey` in the lower: both are of one registration.
     keys: AtomicU64,
-    /// The rights' bits, to check an operation without pinning an epoch.
-    rights: AtomicU64,
-    generation: Atomic<Generation>,
-    ended: bool,
+    /// `lkey` in the upper half, the rights' bits in the lower: what an operation of this side needs.
+    local: AtomicU64,
+    state: Atomic<LocalMrInner>,
+}
+
+/// What [`InnerCell::local`] is for that registration.
+fn local_of(inner: &LocalMrInner) -> u64 {
+    u64::from(inner.lkey) << 32 | u64::from(inner.access.bits())
+}
+
+fn keys_of(inner: &LocalMrInner) -> u64 {
+    u64::from(inner.lkey) << 32 | u64::from(inner.rkey)
 }
 
 impl InnerCell {
-    pub(super) fn new(
-        addr: NonNull<u8>,
-        length: usize,
-        access: Access,
-        registered: Registered,
-    ) -> Self {
-        let inner = LocalMrInner {
-            addr: addr.as_ptr() as usize,
-            length,
-            lkey: registered.lkey,
-            rkey: registered.rkey,
-            access,
-        };
-        let keys = u64::from(inner.lkey) << 32 | u64::from(inner.rkey);
+    pub(super) fn new(inner: LocalMrInner) -> Self {
         InnerCell {
-            keys: AtomicU64::new(keys),
-            rights: AtomicU64::new(access.bits().into()),
-            generation: Atomic::new(Generation {
-                inner,
-                handle: registered.handle,
-            }),
-            ended: false,
+            keys: AtomicU64::new(keys_of(&inner)),
+            local: AtomicU64::new(local_of(&inner)),
+            state: Atomic::new(inner),
         }
+    }
+
+    /// Puts another registration of the same bytes in its place; by one thread at a time.
+    pub(super) fn publish(&self, keys: (u32, u32), access: Access) {
+        let (lkey, rkey) = keys;
+        let guard = epoch::pin();
+        let inner = LocalMrInner {
+            lkey,
+            rkey,
+            access,
+            ..self.load()
+        };
+        // Ordering: Relaxed. One location each; operations see them by the gate's word, see `retire`
+        // there.
+        self.local.store(local_of(&inner), Ordering::Relaxed);
+        // Ordering: Relaxed, as in `keys`.
+        self.keys.store(keys_of(&inner), Ordering::Relaxed);
+        // Ordering: AcqRel pairs with the Acquire of `load`.
+        let order = std::sync::atomic::Ordering::AcqRel;
+        let old = self.state.swap(Owned::new(inner), order, &guard);
+        // SAFETY: INNER-1: nobody finds it any more, and who has found it is pinned.
+        unsafe { guard.defer_destroy(old) };
     }
 
     /// The state, copied out under an epoch's protection: never a mixture of two registrations,
@@ -100,14 +105,14 @@ impl InnerCell {
     #[must_use]
     pub fn load(&self) -> LocalMrInner {
         let guard = epoch::pin();
-        // Ordering: Acquire pairs with the publication of the generation, which is the hand-over
-        // of the region itself for the first one.
-        let generation = self
-            .generation
+        // Ordering: Acquire pairs with the publication of the state, which is the hand-over of the
+        // region itself for the first one.
+        let state = self
+            .state
             .load(std::sync::atomic::Ordering::Acquire, &guard);
         // SAFETY: INNER-1: never null until `drop`, which has the cell for itself; the guard keeps
-        // a generation that was replaced meanwhile alive.
-        unsafe { generation.deref() }.inner
+        // a state that was replaced meanwhile alive.
+        *unsafe { state.deref() }
     }
 
     /// Both keys of one registration, `(lkey, rkey)`. One load.
@@ -120,47 +125,32 @@ impl InnerCell {
         ((keys >> 32) as u32, keys as u32)
     }
 
+    /// The local key and the rights that it comes with. One load.
+    #[inline]
+    pub(crate) fn local(&self) -> (u32, Access) {
+        // Ordering: Relaxed, as in `keys`. For an operation that has entered the gate, its RMW there
+        // comes before: see `retire` there.
+        let local = self.local.load(Ordering::Relaxed);
+        ((local >> 32) as u32, Access::from_bits_retain(local as u32))
+    }
+
     /// The rights. One load.
     #[must_use]
     #[inline]
     pub fn access(&self) -> Access {
-        // Ordering: Relaxed, as in `keys`.
-        Access::from_bits_retain(self.rights.load(Ordering::Relaxed) as u32)
-    }
-
-    /// Whether the registration has been ended.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Ends the registration; on `Err` it is in force as before. Once ended, nothing more is done.
-    pub(super) fn deregister(&mut self) -> io::Result<()> {
-        if self.ended {
-            return Ok(());
-        }
-        // SAFETY: INNER-2: `&mut self`: no reader has the generation, and none is pinned on it.
-        let generation = unsafe {
-            let guard = epoch::unprotected();
-            // Ordering: Relaxed. Exclusive access, see above.
-            let mut shared = self
-                .generation
-                .load(std::sync::atomic::Ordering::Relaxed, guard);
-            shared.deref_mut()
-        };
-        generation.handle.deregister()?;
-        self.ended = true;
-        Ok(())
+        self.local().1
     }
 }
 
 impl Drop for InnerCell {
     fn drop(&mut self) {
-        // SAFETY: INNER-2: the cell is dropped by its only owner, and the pointer was made by `new`.
-        let generation: Owned<Generation> = unsafe {
+        // SAFETY: INNER-2: the cell is dropped by its only owner, and the pointer was made by `new` or
+        // `publish`.
+        let state: Owned<LocalMrInner> = unsafe {
             // Ordering: none needed: `into_owned` takes the value of a cell that nobody shares.
-            std::mem::replace(&mut self.generation, Atomic::null()).into_owned()
+            std::mem::replace(&mut self.state, Atomic::null()).into_owned()
         };
-        drop(generation);
+        drop(state);
     }
 }
 

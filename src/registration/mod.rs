@@ -7,26 +7,36 @@ mod access;
 mod inner;
 mod memory;
 mod registrar;
+mod retire;
+mod roll;
 
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 pub use access::Access;
 pub use inner::{InnerCell, LocalMrInner};
 pub use memory::{Mapping, Memory, Pages, StableMemory};
 pub use registrar::{Deregister, Registered, Registrar};
+pub use retire::Retire;
+
+pub(crate) use roll::Member;
+use roll::Roll;
 
 use crate::error::{Error, Rejected, Result};
+use crate::gate::{Busy, Locked};
 use crate::leaks;
 
 /// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
 /// refuses, memory and registrar are leaked and counted, because the NIC may still touch the bytes.
 pub(crate) struct Registration {
     inner: InnerCell,
+    roll: Locked<Roll>,
     memory: ManuallyDrop<Memory>,
     /// Dropped after the registration has ended: a protection domain outlives its registrations.
     registrar: ManuallyDrop<Arc<dyn Registrar>>,
+    remote_write_granted: bool,
 }
 
 impl Registration {
@@ -36,15 +46,24 @@ impl Registration {
         registrar: Arc<dyn Registrar>,
         memory: Memory,
         access: Access,
+        remote_write_granted: bool,
     ) -> Result<Self, Rejected<Memory>> {
         let (addr, length) = (memory.addr(), memory.length());
         // SAFETY: REG-4: `memory` is stable (MEM-1) and writable (MEM-4), and it is kept here until
         // the handle has deregistered: by `end`, or leaked for good.
         match unsafe { registrar.register(addr, length, access) } {
-            Ok(registered) => Ok(Registration {
-                inner: InnerCell::new(addr, length, access, registered),
+            Ok(Registered { lkey, rkey, handle }) => Ok(Registration {
+                inner: InnerCell::new(LocalMrInner {
+                    addr: addr.as_ptr() as usize,
+                    length,
+                    lkey,
+                    rkey,
+                    access,
+                }),
+                roll: Locked::new(Roll::new(handle)),
                 memory: ManuallyDrop::new(memory),
                 registrar: ManuallyDrop::new(registrar),
+                remote_write_granted,
             }),
             Err(error) => Err(Rejected::new(memory, Error::Register(error))),
         }
@@ -56,24 +75,100 @@ impl Registration {
         &self.inner
     }
 
-    /// Deregisters; if the provider refuses, the registration is in force as before. Once ended,
-    /// nothing more is done.
+    /// Whether peers may be let write for good.
+    pub(crate) fn is_remote_write_granted(&self) -> bool {
+        self.remote_write_granted
+    }
+
+    /// A region of this registration.
+    ///
+    /// # Safety
+    /// - **ROLL-1**: the member stays where it is until it is [struck off](Self::strike).
+    pub(crate) unsafe fn enlist(&self, member: NonNull<Member>) {
+        // SAFETY: ROLL-1, as required of the caller.
+        self.roll.with(|roll| unsafe { roll.enlist(member) });
+    }
+
+    /// It is no more, and no operation on it is in flight.
+    pub(crate) fn strike(&self, member: &Member) {
+        self.roll.with(|roll| roll.strike(member));
+    }
+
+    /// Registers the memory once more, with those rights, which were validated, and publishes that.
+    /// What was in force before is retired. Blocks in the kernel.
+    pub(crate) fn rotate(&self, access: Access) -> Result<()> {
+        let (addr, length) = (self.memory.addr(), self.memory.length());
+        // SAFETY: REG-4: as in `new`.
+        let registered = unsafe { self.registrar.register(addr, length, access) };
+        let Registered { lkey, rkey, handle } = registered.map_err(Error::Register)?;
+        self.roll.with(|roll| {
+            self.inner.publish((lkey, rkey), access);
+            roll.replace(handle);
+        });
+        Ok(())
+    }
+
+    /// Deregisters what is retired and not used any more. Does not wait for operations; blocks in the
+    /// kernel. `Err` in the inside: an operation that is waited for.
+    pub(crate) fn try_retire(&self) -> Result<Result<(), Busy>> {
+        let (over, advanced) = self.roll.with(|roll| {
+            let advanced = roll.advance();
+            (roll.take_over(), advanced)
+        });
+        let (refused, last) = end_all(over);
+        if let Some(error) = last {
+            self.roll.with(|roll| roll.put_back(refused));
+            return Err(Error::Deregister(error));
+        }
+        Ok(advanced)
+    }
+
+    /// How many registrations of the memory there are: the one in force, and those that are retired
+    /// and not ended yet.
+    pub(crate) fn count(&self) -> usize {
+        self.roll.with(|roll| roll.count())
+    }
+
+    /// Deregisters all, the one in force last; if the provider refuses one, those that are left are in
+    /// force as before. Once ended, nothing more is done. No operation is in flight.
     pub(crate) fn end(&mut self) -> io::Result<()> {
-        self.inner.deregister()
+        self.roll.with(|roll| {
+            let mut all = roll.take_all();
+            while let Some(first) = all.first_mut() {
+                if let Err(error) = first.deregister() {
+                    roll.current = all.pop();
+                    roll.put_back(all);
+                    return Err(error);
+                }
+                all.remove(0);
+            }
+            Ok(())
+        })
     }
 
     /// The memory of a registration that has [ended](Self::end).
     pub(crate) fn into_memory(self) -> Memory {
-        assert!(self.inner.has_ended());
+        assert_eq!(self.count(), 0);
         let mut ended = ManuallyDrop::new(self);
         // SAFETY: REGN-1: `ended` is not used, nor dropped, after its fields were taken.
         unsafe {
             let memory = ManuallyDrop::take(&mut ended.memory);
             std::ptr::drop_in_place(&raw mut ended.inner);
+            std::ptr::drop_in_place(&raw mut ended.roll);
             ManuallyDrop::drop(&mut ended.registrar);
             memory
         }
     }
+}
+
+/// Ends them; gives those that the provider refuses to, and its last word.
+fn end_all(handles: Vec<Box<dyn Deregister>>) -> (Vec<Box<dyn Deregister>>, Option<io::Error>) {
+    let mut last = None;
+    let refused = handles.into_iter().filter_map(|mut handle| {
+        last = Some(handle.deregister().err()?);
+        Some(handle)
+    });
+    (refused.collect(), last)
 }
 
 impl Drop for Registration {

@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("leaks", &[]),
     ("error", &["gate", "registration", "work"]),
     ("gate", &["error", "sync"]),
-    ("registration", &["error", "leaks", "sync"]),
+    ("registration", &["error", "gate", "leaks", "sync"]),
     ("work", &["error"]),
     ("mr", &["error", "gate", "registration", "work"]),
     (

@@ -47,13 +47,13 @@ const fn shape(name: &'static str, locked: u64, most: u64, alone: bool) -> Shape
 }
 
 const SHAPES: &[Shape] = &[
-    shape("hold", 2000, 75, true),
-    shape("wr_id", 2000, 70, true),
+    shape("hold", 2000, 90, true),
+    shape("wr_id", 2000, 90, true),
     shape("ring", 2000, 200, true),
-    shape("slots", 4008, 315, true),
-    shape("endpoint", 5000, 640, true),
+    shape("slots", 4008, 375, true),
+    shape("endpoint", 5000, 670, true),
     // Moves itself by memcpy.
-    shape("future", 14_000, 1750, false),
+    shape("future", 14_000, 1900, false),
     Shape {
         name: "rival",
         promise: None,

@@ -30,7 +30,8 @@ Usage: cargo xtask <command>
   loom [--full] [FILTER] [-- ARGS...]
                            the models in loom_tests/ whose file name contains FILTER;
                            ARGS go to the test harness; --full raises the bounds
-  mutants                  breaks the gate's orderings one by one; a model must fail each time
+  mutants [FILTER]         breaks the crate by hand, one change at a time, in the files whose path
+                           contains FILTER; a model must fail each time
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
@@ -78,6 +79,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
     match command.as_str() {
         "vm" => return vm_command(args, rest),
         "loom" => return loom_command(args, rest.unwrap_or_default()),
+        "mutants" => return mutants_command(args),
         _ => {}
     }
     if let Some(extra) = args.next()? {
@@ -86,7 +88,6 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
     match command.as_str() {
         "test" => tasks::test(),
         "lint" => tasks::lint(),
-        "mutants" => mutants::run(),
         "instructions" => instructions::run(),
         "ci" => tasks::ci(),
         other => bail!(Exit::usage(format!("no command `{other}`\n\n{USAGE}"))),
@@ -115,6 +116,17 @@ fn loom_command(mut args: lexopt::Parser, harness_args: Vec<OsString>) -> Result
         }
     }
     loom::run(full, filter.as_deref().unwrap_or(""), &harness_args)
+}
+
+fn mutants_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut filter = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Value(value) if filter.is_none() => filter = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    mutants::run(filter.as_deref().unwrap_or(""))
 }
 
 fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Result<()> {

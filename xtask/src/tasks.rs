@@ -45,7 +45,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
             .env("RDMA_MR_SECONDS", TORTURE))
     })?;
     steps.run("loom", || loom::run(false, "", &[]))?;
-    steps.run("mutants", mutants::run)?;
+    steps.run("mutants", || mutants::run(""))?;
     steps.run("instructions", instructions::run)?;
     steps.run("build with verbs", || {
         run(cargo("build").args(["--features", "verbs", "--all-targets"]))

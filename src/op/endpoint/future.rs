@@ -261,7 +261,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
         let (id, waiting) = loop {
             let turn = self.turn.acquire_async(Holder::CpuWrite).await?;
             // Who has the turn alone adds to it.
-            let was_empty = side.ring.len() == 0;
+            let was_empty = side.ring.is_empty();
             let posted = self.endpoint.get_mut().with(|endpoint| {
                 // SAFETY: ASYNC-1: this is the turn, until it is dropped below.
                 let posted = post(unsafe { &mut *endpoint }, holds, ticket);

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::table::Table;
-use crate::gate::{Gate, Holder};
+use crate::gate::{Gate, Holder, Kind};
 use crate::sync::{AtomicU64, MutPtr, Ordering, UnsafeCell, this_thread};
 use crate::work::WorkCompletion;
 
@@ -56,7 +56,7 @@ impl Turns {
     pub(in crate::op) fn try_take(&self) -> Option<Turn<'_>> {
         self.gate
             .try_enter(Holder::CpuWrite)
-            .then(|| self.entered())
+            .map(|_| self.entered())
     }
 
     /// The turn, waited for; `None` if this thread has it.
@@ -169,6 +169,6 @@ impl Drop for End<'_> {
         // Ordering: Relaxed, as in `entered`.
         self.turns.owner.store(0, Ordering::Relaxed);
         // SAFETY: GATE-1: this is the hold that `entered` took over; the gate is borrowed.
-        let _ = unsafe { Gate::release(&self.turns.gate, Holder::CpuWrite) };
+        let _ = unsafe { Gate::release(&self.turns.gate, Kind::CpuWrite) };
     }
 }

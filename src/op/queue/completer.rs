@@ -142,8 +142,6 @@ impl Completer {
         let mark = Mark {
             ring: &self.ring,
             sequence,
-            head: self.head,
-            over: self.head + self.taken,
         };
         let untold = Untold::new(mark.ring, sequence, Outcome::Completed(completion));
         // SAFETY: RING-1 by COMPLETE-1.
@@ -164,7 +162,7 @@ impl Completer {
 
     #[inline]
     fn give_back(&self) {
-        self.ring.give_back(self.head, self.head + self.taken);
+        self.ring.give_back(self.head);
     }
 
     /// Releases the oldest, then tells.
@@ -183,7 +181,6 @@ impl Completer {
         let unwound = Unwound {
             ring: &self.ring,
             head: self.head,
-            over: self.head + self.taken,
         };
         // SAFETY: RING-1.
         if !unsafe { self.ring.release_plain(sequence) } {
@@ -252,14 +249,11 @@ impl Completer {
 struct Mark<'c> {
     ring: &'c Ring,
     sequence: u64,
-    head: u64,
-    over: u64,
 }
 
 impl Drop for Mark<'_> {
     fn drop(&mut self) {
         self.ring.mark_taken(self.sequence);
-        self.ring.give_back(self.head, self.over);
     }
 }
 
@@ -267,12 +261,11 @@ impl Drop for Mark<'_> {
 struct Unwound<'c> {
     ring: &'c Ring,
     head: u64,
-    over: u64,
 }
 
 impl Drop for Unwound<'_> {
     fn drop(&mut self) {
-        self.ring.give_back(self.head, self.over);
+        self.ring.give_back(self.head);
     }
 }
 

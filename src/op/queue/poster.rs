@@ -102,7 +102,11 @@ impl Poster {
     /// How many are outstanding, those that are prepared included.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.ring.len()
+        match self.ring.numbers().is_recv() {
+            // Some may be over before the oldest one.
+            true => self.ring.len(),
+            false => (self.tail - self.ring.head()) as usize,
+        }
     }
 
     /// Whether one more of that kind would leave the queue full of what nothing ever releases.
@@ -194,7 +198,6 @@ impl Poster {
         self.ring
             .write(self.tail, if kept { &[] } else { words }, marks);
         self.tail += 1;
-        self.ring.set_tail(self.tail);
         if marks.signaled {
             self.signaled = self.tail;
         }
@@ -205,7 +208,6 @@ impl Poster {
     fn roll_back(&mut self, tail: u64) {
         (tail..self.tail).for_each(|sequence| self.ring.hide(sequence));
         self.tail = tail;
-        self.ring.set_tail(tail);
         if self.signaled > tail {
             let first = tail.saturating_sub(self.ring.capacity());
             let last = (first..tail).rev().find(|at| self.ring.is_signaled(*at));

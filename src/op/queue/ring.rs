@@ -40,15 +40,6 @@ pub(in crate::op) struct Marks {
     pub(in crate::op) ticket: Option<u64>,
 }
 
-/// How far the completer has come.
-#[derive(Default)]
-struct Progress {
-    /// The sequence number of the oldest that is outstanding.
-    head: AtomicU64,
-    /// How many are over; of receives also those after one whose completion has not come.
-    over: AtomicU64,
-}
-
 /// What poster and completer share.
 pub(in crate::op) struct Ring {
     /// The first word of each slot: for most there is no other. As many as the next power of two, so
@@ -62,10 +53,8 @@ pub(in crate::op) struct Ring {
     width: usize,
     capacity: u64,
     numbers: Numbers,
-    /// The completer's.
-    progress: CachePadded<Progress>,
-    /// The sequence number of the next one; the poster's, and for others a number for people.
-    tail: CachePadded<AtomicU64>,
+    /// The sequence number of the oldest that is outstanding; the completer's.
+    head: CachePadded<AtomicU64>,
 }
 
 impl Ring {
@@ -81,8 +70,7 @@ impl Ring {
             width,
             capacity: capacity.into(),
             numbers,
-            progress: CachePadded::default(),
-            tail: CachePadded::default(),
+            head: CachePadded::default(),
         })
     }
 
@@ -122,22 +110,23 @@ impl Ring {
         &self.tickets[self.at(sequence)]
     }
 
-    /// How many are outstanding, at this moment.
+    /// How many are outstanding, at this moment. Looks at each of them.
     pub(in crate::op) fn len(&self) -> usize {
-        // Ordering: Relaxed. A number for people.
-        let tail = self.tail.load(Ordering::Relaxed);
-        // Ordering: Acquire pairs with the Release of `give_back`: if none is outstanding, there is
-        // room for all.
-        let over = self.progress.over.load(Ordering::Acquire);
-        tail.saturating_sub(over) as usize
+        let written = self.written(self.head());
+        written.filter(|sequence| !self.is_taken(*sequence)).count()
     }
 
-    /// The sequence number of the oldest that is outstanding, for the poster.
+    /// Whether none is outstanding, and there is room for all.
+    pub(in crate::op) fn is_empty(&self) -> bool {
+        !self.is_written(self.head())
+    }
+
+    /// The sequence number of the oldest that is outstanding.
     #[inline]
     pub(in crate::op) fn head(&self) -> u64 {
         // Ordering: Acquire pairs with the Release of `give_back`: the completer has read the slots
         // before that number, and they may be written again.
-        self.progress.head.load(Ordering::Acquire)
+        self.head.load(Ordering::Acquire)
     }
 
     /// How the first word of that operation's slot is marked.
@@ -170,13 +159,6 @@ impl Ring {
         self.firsts.len() as u64
     }
 
-    /// The poster's next sequence number.
-    #[inline]
-    pub(in crate::op) fn set_tail(&self, tail: u64) {
-        // Ordering: Relaxed. A number for people.
-        self.tail.store(tail, Ordering::Relaxed);
-    }
-
     /// Takes a slot out of the completer's sight; of that work request no completion can come.
     pub(in crate::op) fn hide(&self, sequence: u64) {
         let cell = self.first(sequence);
@@ -186,13 +168,11 @@ impl Ring {
         cell.store(first ^ ROUND, Ordering::Relaxed);
     }
 
-    /// Gives back the slots before `head`; `over` are over, those and perhaps others after them.
+    /// Gives back the slots before `head`.
     #[inline]
-    pub(in crate::op) fn give_back(&self, head: u64, over: u64) {
+    pub(in crate::op) fn give_back(&self, head: u64) {
         // Ordering: Release pairs with the Acquire of `head`.
-        self.progress.head.store(head, Ordering::Release);
-        // Ordering: Release pairs with the Acquire of `len`.
-        self.progress.over.store(over, Ordering::Release);
+        self.head.store(head, Ordering::Release);
     }
 
     /// Writes a slot that is free, for the completer to see.

@@ -21,6 +21,8 @@ const fn mutant(
 pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/gate/mod.rs", GATE),
     ("src/gate/wait.rs", GATE_WAIT),
+    ("src/gate/retire.rs", RETIRE),
+    ("src/gate/word.rs", WORD),
     ("src/op/queue/ring.rs", RING),
     ("src/op/queue/completer.rs", COMPLETER),
     ("src/op/queue/poster.rs", POSTER),
@@ -42,14 +44,14 @@ const GATE: &[Mutant] = &[
     ),
     mutant(
         "shared release Release -> Relaxed",
-        "fetch_sub(holder.unit(), Ordering::Release)",
-        "fetch_sub(holder.unit(), Ordering::Relaxed)",
+        "fetch_sub(kind.unit(), Ordering::Release)",
+        "fetch_sub(kind.unit(), Ordering::Relaxed)",
         ("gate", "a_nic_write_comes_after_the_last_reader"),
     ),
     mutant(
         "shared acquire Acquire -> Relaxed",
-        "fetch_add(holder.unit(), Ordering::Acquire)",
-        "fetch_add(holder.unit(), Ordering::Relaxed)",
+        "fetch_add(kind.unit(), Ordering::Acquire)",
+        "fetch_add(kind.unit(), Ordering::Relaxed)",
         ("gate", "a_try_that_succeeds_sees_the_write_whole"),
     ),
     mutant(
@@ -72,6 +74,63 @@ const GATE_WAIT: &[Mutant] = &[mutant(
     "Look::Blocked(entry) => place.mark().map(|_| entry)?,",
     ("gate", "no_wake_up_of_a_thread_is_lost"),
 )];
+
+const RETIRE: &[Mutant] = &[
+    mutant(
+        "marking a retirement AcqRel -> Acquire",
+        "Ordering::AcqRel,",
+        "Ordering::Acquire,",
+        ("rotation", "no_read_uses_a_key_that_has_ended"),
+    ),
+    mutant(
+        "marking a retirement AcqRel -> Release",
+        "Ordering::AcqRel,",
+        "Ordering::Release,",
+        ("rotation", "no_write_uses_a_key_that_has_ended"),
+    ),
+];
+
+const WORD: &[Mutant] = &[
+    mutant(
+        "a retirement does not wait for reads",
+        "Stage::Start if old_reads =>",
+        "Stage::Start if false =>",
+        ("rotation", "no_read_uses_a_key_that_has_ended"),
+    ),
+    mutant(
+        "a retirement does not wait for the reads that were new in the one before",
+        "Stage::Start if self.has(Kind::NewRead.field()) =>",
+        "Stage::Start if false =>",
+        (
+            "rotation",
+            "no_new_read_is_forgotten_by_the_next_retirement",
+        ),
+    ),
+    mutant(
+        "a retirement does not wait for an exclusive operation",
+        "Stage::Start if self.has(Self::NIC_EXCL) =>",
+        "Stage::Start if false =>",
+        ("rotation", "no_write_uses_a_key_that_has_ended"),
+    ),
+    mutant(
+        "an exclusive operation is over when it is the only one",
+        "Stage::Write => (Word(self.0 | Self::WAIT_OLD), Stage::Write),",
+        "Stage::Write => (Word(self.0 & !Self::RETIRING), Stage::Over),",
+        ("rotation", "who_waits_for_writes_is_woken"),
+    ),
+    mutant(
+        "the last old read wakes nobody",
+        "left.has(Self::WAIT_EXCL) || emptied,",
+        "left.has(Self::WAIT_EXCL) || false && emptied,",
+        ("rotation", "who_waits_for_reads_is_woken"),
+    ),
+    mutant(
+        "the end of an exclusive operation says nothing of the retirement",
+        "Self::WAITING | Self::RETIRING | Self::WAIT_OLD)",
+        "Self::WAITING | Self::WAIT_OLD)",
+        ("rotation", "who_waits_for_writes_is_woken"),
+    ),
+];
 
 const RING: &[Mutant] = &[
     mutant(
@@ -115,18 +174,6 @@ const RING: &[Mutant] = &[
         "head.load(Ordering::Acquire)",
         "head.load(Ordering::Relaxed)",
         ("ring", "receives_end_in_any_order"),
-    ),
-    mutant(
-        "counting what is over Release -> Relaxed",
-        "over.store(over, Ordering::Release)",
-        "over.store(over, Ordering::Relaxed)",
-        ("ring", "nothing_outstanding_is_room"),
-    ),
-    mutant(
-        "seeing what is over Acquire -> Relaxed",
-        "over.load(Ordering::Acquire)",
-        "over.load(Ordering::Relaxed)",
-        ("ring", "nothing_outstanding_is_room"),
     ),
     mutant(
         "taking an inline slot without an RMW",

@@ -1,0 +1,187 @@
+//! How an operation's hold begins, in the forms of R18.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::hold::{Hold, length_of_sge, require};
+use crate::error::{Error, Result};
+use crate::gate::{Acquire, Holder};
+use crate::mr::{LocalMrReadAccess, Part};
+
+/// Beginning an operation of the NIC on a region, a slice or a part: in the forms of R18.
+///
+/// `begin_read`: the NIC will read the bytes (SEND, the source of a WRITE); any number at a time,
+/// beside readers. `begin_write`: the NIC will write them (RECV, READ, the result of an atomic); one
+/// at a time, and nobody beside it.
+///
+/// All of them fail with [`Error::Closed`] after [`shutdown`](crate::LocalMr::shutdown), with
+/// [`Error::MissingRight`] if the NIC shall write and the region lacks LOCAL_WRITE, and with
+/// [`Error::InvalidWorkRequest`] over 4 GiB or more. One RMW if nobody is in the way.
+///
+/// # Panics
+/// With 2¹⁹ operations that read one region at a time.
+pub trait Begin: LocalMrReadAccess {
+    /// Holds the bytes for an operation that reads them. Blocks the thread while they are written.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_read(&self) -> Result<Hold> {
+        begin(self, Holder::NicRead, None)
+    }
+
+    /// As [`begin_read`](Self::begin_read). Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Held`] with who has them, and see the trait.
+    fn try_begin_read(&self) -> Result<Hold> {
+        try_begin(self, Holder::NicRead)
+    }
+
+    /// As [`begin_read`](Self::begin_read), at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] with who has them, and see the trait.
+    fn begin_read_until(&self, deadline: Instant) -> Result<Hold> {
+        begin(self, Holder::NicRead, Some(deadline))
+    }
+
+    /// As [`begin_read`](Self::begin_read), calling `progress` over and over while they are written.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_read_with(&self, progress: impl FnMut()) -> Result<Hold>
+    where
+        Self: Sized,
+    {
+        begin_with(self, Holder::NicRead, progress)
+    }
+
+    /// As [`begin_read`](Self::begin_read), as a future. Needs no runtime.
+    fn begin_read_async(&self) -> HoldFuture<'_> {
+        HoldFuture::new(self, Holder::NicRead)
+    }
+
+    /// Holds the bytes for an operation that writes them. Blocks the thread while anybody has them.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_write(&self) -> Result<Hold> {
+        begin(self, Holder::NicWrite, None)
+    }
+
+    /// As [`begin_write`](Self::begin_write). Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Held`] with who has them, and see the trait.
+    fn try_begin_write(&self) -> Result<Hold> {
+        try_begin(self, Holder::NicWrite)
+    }
+
+    /// As [`begin_write`](Self::begin_write), at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] with who has them, and see the trait.
+    fn begin_write_until(&self, deadline: Instant) -> Result<Hold> {
+        begin(self, Holder::NicWrite, Some(deadline))
+    }
+
+    /// As [`begin_write`](Self::begin_write), calling `progress` over and over while anybody has
+    /// them.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn begin_write_with(&self, progress: impl FnMut()) -> Result<Hold>
+    where
+        Self: Sized,
+    {
+        begin_with(self, Holder::NicWrite, progress)
+    }
+
+    /// As [`begin_write`](Self::begin_write), as a future. Needs no runtime.
+    fn begin_write_async(&self) -> HoldFuture<'_> {
+        HoldFuture::new(self, Holder::NicWrite)
+    }
+}
+
+impl<T: LocalMrReadAccess + ?Sized> Begin for T {}
+
+#[inline]
+fn try_begin<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
+    let part = checked(mr, holder)?;
+    let Some(kind) = part.gate().try_enter(holder) else {
+        return Err(part.gate().refusal(holder));
+    };
+    // SAFETY: HOLD-1: entered just now.
+    unsafe { Hold::new(part, kind) }
+}
+
+#[inline]
+fn begin<T: LocalMrReadAccess + ?Sized>(
+    mr: &T,
+    holder: Holder,
+    deadline: Option<Instant>,
+) -> Result<Hold> {
+    let part = checked(mr, holder)?;
+    let kind = part.gate().enter(holder, deadline)?;
+    // SAFETY: HOLD-1: entered just now.
+    unsafe { Hold::new(part, kind) }
+}
+
+fn begin_with<T: LocalMrReadAccess + ?Sized>(
+    mr: &T,
+    holder: Holder,
+    progress: impl FnMut(),
+) -> Result<Hold> {
+    let part = checked(mr, holder)?;
+    let kind = part.gate().enter_with(holder, progress)?;
+    // SAFETY: HOLD-1: entered just now.
+    unsafe { Hold::new(part, kind) }
+}
+
+/// The future of [`begin_read_async`](Begin::begin_read_async) and
+/// [`begin_write_async`](Begin::begin_write_async). Dropping or forgetting it abandons the wish and
+/// nothing else.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct HoldFuture<'a> {
+    /// What is waited for, or why not; the reason is taken when it has been told.
+    acquire: Result<Acquire<'a>, Option<Error>>,
+    part: Part<'a>,
+}
+
+impl<'a> HoldFuture<'a> {
+    fn new<T: LocalMrReadAccess + ?Sized>(mr: &'a T, holder: Holder) -> Self {
+        HoldFuture {
+            acquire: match checked(mr, holder) {
+                Ok(part) => Ok(part.gate().acquire_async(holder)),
+                Err(error) => Err(Some(error)),
+            },
+            part: mr.part(),
+        }
+    }
+}
+
+impl Future for HoldFuture<'_> {
+    type Output = Result<Hold>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let part = self.part;
+        match &mut self.acquire {
+            Ok(acquire) => acquire.poll_enter(cx).map(|entered| {
+                let kind = entered?;
+                // SAFETY: HOLD-1: entered just now.
+                unsafe { Hold::new(part, kind) }
+            }),
+            Err(refused) => Poll::Ready(Err(refused.take().expect("polled after completion"))),
+        }
+    }
+}
+
+#[inline]
+pub(super) fn checked<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
+    require(mr.access(), holder)?;
+    length_of_sge(mr.part())?;
+    Ok(mr.part())
+}
