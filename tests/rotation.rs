@@ -1,14 +1,14 @@
 //! Keys that change while readers read them and operations use them (R7, R8).
 #![cfg(all(feature = "soft", not(loom)))]
 
+mod fabric;
+mod rotation_load;
 mod util;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdma_mr::backend::soft::Nic;
+use fabric::{Fabric, Soft};
 use rdma_mr::op::{Begin, Gather, Hold};
-use rdma_mr::work::QpCaps;
 use rdma_mr::{Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions};
 use util::*;
 
@@ -236,61 +236,7 @@ fn r14_the_end_of_the_last_part_ends_all() {
     assert_eq!(pair.nic.stats().registrations, 0);
 }
 
-/// Two threads of operations, two that read keys, and one that rotates.
 #[test]
 fn r7_rotations_under_load_fail_no_operation_and_mix_no_keys() {
-    let rounds = 10_000;
-    let nic = Nic::new();
-    let pd = nic.alloc_pd();
-    let mr = MrOptions::new()
-        .access(Access::LOCAL_WRITE | Access::REMOTE_READ)
-        .alloc(&pd, 64)
-        .unwrap();
-    let stop = AtomicBool::new(false);
-    let going = || !stop.load(Ordering::Relaxed);
-    std::thread::scope(|scope| {
-        for write in [false, true] {
-            let mut pair = Pair::in_domain(&nic, &pd, QpCaps::default());
-            let (mr, other) = (&mr, LocalMr::alloc(&pd, 64).unwrap());
-            scope.spawn(move || {
-                let mut count = 0_u64;
-                while going() {
-                    let (from, to) = if write { (&other, mr) } else { (mr, &other) };
-                    let into = to.begin_write_with(|| drop(pair.poll())).unwrap();
-                    pair.b.recv(into).unwrap();
-                    let out = from.begin_read_with(|| drop(pair.poll())).unwrap();
-                    pair.a.send(out, None).unwrap();
-                    let mut over = 0;
-                    while over < 2 {
-                        let done = pair.poll();
-                        assert!(done.iter().all(|done| done.status.is_success()), "{done:?}");
-                        over += done.len();
-                    }
-                    count += 1;
-                }
-                assert!(count > 0);
-            });
-            scope.spawn(|| {
-                let mut last = mr.read_inner();
-                while going() {
-                    let inner = mr.read_inner();
-                    // The soft NIC's keys of one registration belong together.
-                    let (lkey, rkey) = mr.get_inner().keys();
-                    assert_eq!(lkey ^ rkey, last.lkey() ^ last.rkey());
-                    assert_eq!(inner.lkey() ^ inner.rkey(), last.lkey() ^ last.rkey());
-                    assert_eq!(inner.access(), mr.access());
-                    last = inner;
-                }
-            });
-        }
-        for round in 0..rounds {
-            mr.rotate_keys().unwrap();
-            if round % 16 == 0 {
-                mr.retire().unwrap();
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    mr.retire().unwrap();
-    assert_eq!((mr.registrations(), nic.stats().registrations), (1, 1));
+    rotation_load::run(&Soft::open(), 10_000);
 }
