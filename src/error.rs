@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::registration::Access;
+use crate::registration::{Access, AtomicCap};
 
 /// What went wrong. Nothing was lost and nothing was half done when a call returns one of these.
 ///
@@ -115,6 +115,21 @@ pub enum Error {
         addr: u64,
         /// What it has to be a multiple of, in bytes.
         align: usize,
+    },
+    /// The CPU's atomics and the device's don't agree on one word.
+    #[error(
+        "the device's atomics ({cap:?}) are not atomic towards the CPU: post one to a queue pair of it, or use cpu_* \
+         on words that no peer changes"
+    )]
+    AtomicsNotGlobal {
+        /// What the device says of its atomics.
+        cap: AtomicCap,
+    },
+    /// A record with a version was being written each time it was looked at.
+    #[error("the record at offset {offset} is being written: try again, or its writer is gone")]
+    RecordBusy {
+        /// Where it starts, in bytes from the start of the region.
+        offset: usize,
     },
     /// A token whose deadline has passed.
     #[error("the token's deadline has passed: ask its owner for a new one")]
@@ -229,7 +244,10 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         use io::ErrorKind as Kind;
         let kind = match &error {
-            Error::Held { .. } | Error::QueueFull { .. } => Kind::WouldBlock,
+            Error::Held { .. } | Error::QueueFull { .. } | Error::RecordBusy { .. } => {
+                Kind::WouldBlock
+            }
+            Error::AtomicsNotGlobal { .. } => Kind::Unsupported,
             Error::PartsAlive { .. } => Kind::ResourceBusy,
             Error::Deadline { .. } | Error::TokenExpired => Kind::TimedOut,
             Error::RemoteWriteNeedsUnsafe { .. }

@@ -31,7 +31,7 @@
 //! # The map
 //! | where | what |
 //! |---|---|
-//! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`], [`Error`] |
+//! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`], [`Error`]; [`SharedMr`] for what a peer writes at any moment, with [`SharedMrAccess`] |
 //! | [`op`] | operations in flight: [`op::Hold`] and [`op::send_ring`] for those who keep their own queues, [`op::Endpoint`], [`op::Poller`] and [`op::AsyncQueuePair`] for those who don't |
 //! | [`registration`] | what backends implement, where memory comes from |
 //! | [`gate`] | the word itself |
@@ -60,6 +60,8 @@
 //! | `Poller::poll`, a batch of up to 16 | 0 | 2 RMWs on the poller's line, a fence if something ended | 0 | never |
 //! | a future of `AsyncQueuePair`, beside the endpoint | 0 | 2 RMWs on the queue pair's line, 6 on its own, a fence | 0 (1 each if it waits for region, turn or room) | as told |
 //! | a wait that parks, beside that | 1 | a waiters' list's lock | 0 (thread), 1 (future) | |
+//! | all of [`SharedMrAccess`] but the RMWs it names | 0 | the copy's own | 0 | never |
+//! | an operation on a [`SharedMr`], `begin_*` to completion | 1 + 1 | 3 loads | 0 | never |
 //! | `split_to` and what is made of it | 0 | 1 load, 1 `Arc` clone, 2 RMWs for the roll | 1 | while another is put there |
 //! | register, `close()` | 2, to be on the roll | – | 7 | in the kernel |
 //! | `reregister`, `rotate_keys`, `try_retire` | 1 or 2 for each part | – | 7 | in the kernel |
@@ -87,6 +89,7 @@ pub mod gate;
 mod leaks;
 mod mr;
 pub mod op;
+mod raw;
 pub mod registration;
 mod sync;
 pub mod work;
@@ -96,14 +99,17 @@ pub use leaks::{Leaks, leaks};
 pub use mr::{
     Chunks, GuardFuture, LocalMr, LocalMrReadAccess, LocalMrSlice, LocalMrSliceMut,
     LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrOptions,
-    MrReadGuard, MrToken, MrWriteGuard, WriteInnerGuard,
+    MrReadGuard, MrToken, MrWriteGuard, SharedInt, SharedMr, SharedMrAccess, SharedMrSlice,
+    WriteInnerGuard,
 };
 pub use registration::{Access, LocalMrInner, Retire};
 
 /// What code that uses regions has in scope.
 pub mod prelude {
     pub use crate::op::{Begin, Endpoint};
-    pub use crate::{Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
+    pub use crate::{
+        Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, SharedMr, SharedMrAccess,
+    };
 }
 
 #[cfg(doctest)]

@@ -12,7 +12,9 @@ use alloc_counter::assert_allocates_nothing;
 use rdma_mr::gate::{Gate, Holder};
 use rdma_mr::op::{Begin, Hold};
 use rdma_mr::work::{SendFlags, SendOp};
-use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
+use rdma_mr::{
+    Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, SharedMr, SharedMrAccess,
+};
 use util::*;
 
 #[test]
@@ -35,6 +37,21 @@ fn guards_that_are_had_at_once_allocate_nothing() {
         mr.as_mut_slice_cursor().write_all(&first).unwrap();
         drop(black_box(mr.get_mut(..8).unwrap().as_mut_slice()));
         drop(black_box(mr.write_inner()));
+    });
+}
+
+#[test]
+fn shared_memory_is_used_without_allocating() {
+    let mr = SharedMr::alloc(&Pair::stepped().pd, 64, Access::all()).unwrap();
+    assert_allocates_nothing(|| {
+        let mut copy = [0; 24];
+        mr.write_record(0, black_box(&copy)).unwrap();
+        mr.read_record(0, &mut copy, 1).unwrap();
+        mr.get(32..).unwrap().write_from(0, &copy).unwrap();
+        mr.store(56, mr.load::<u64>(32).unwrap()).unwrap();
+        mr.fetch_add(56, black_box(1)).unwrap();
+        drop((mr.begin_write().unwrap(), mr.begin_write().unwrap()));
+        assert!(mr.load::<u64>(58).is_err() && mr.token_with_timeout(LONG).is_some());
     });
 }
 

@@ -11,10 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdma_mr::backend::soft::{Fault, Nic, ProtectionDomain, When};
 use rdma_mr::op::Begin;
-use rdma_mr::registration::{Deregister, Mapping, Pages, Registered, Registrar, StableMemory};
+use rdma_mr::registration::{
+    AtomicCap, Deregister, Mapping, Pages, Registered, Registrar, StableMemory,
+};
 use rdma_mr::work::WcStatus;
 use rdma_mr::{
-    Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions, leaks,
+    Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions, SharedMr,
+    SharedMrAccess, leaks,
 };
 use util::*;
 
@@ -116,6 +119,22 @@ unsafe impl Deregister for RecorderHandle {
         self.0.lock().unwrap().push("deregistered");
         Ok(())
     }
+}
+
+#[test]
+fn r3_a_backend_that_says_nothing_of_atomics_has_none_that_agree() {
+    let (pd, ..) = Recorder::new();
+    let mr = SharedMr::alloc(&pd, 8, Access::all()).unwrap();
+    let refused = mr.fetch_add(0, 1).unwrap_err();
+    let none = matches!(
+        &refused,
+        Error::AtomicsNotGlobal {
+            cap: AtomicCap::None
+        }
+    );
+    assert!(none, "{refused:?}");
+    assert_eq!(io::Error::from(refused).kind(), io::ErrorKind::Unsupported);
+    assert_eq!(mr.cpu_fetch_add(0, 1).unwrap(), 0);
 }
 
 #[test]

@@ -85,6 +85,8 @@ pub(crate) enum Kind {
     CpuWrite = 3,
     /// A NIC read that began while a registration was being retired.
     NewRead = 1 << 6,
+    /// A NIC write of memory that is shared with peers: it excludes nobody, and is counted as a read.
+    SharedWrite = 1 | 1 << 6,
 }
 
 impl Kind {
@@ -98,10 +100,11 @@ impl Kind {
         }
     }
 
+    /// What it is to the gate.
     pub(crate) const fn holder(self) -> Holder {
         match self {
             Kind::CpuRead => Holder::CpuRead,
-            Kind::NicRead | Kind::NewRead => Holder::NicRead,
+            Kind::NicRead | Kind::NewRead | Kind::SharedWrite => Holder::NicRead,
             Kind::CpuWrite => Holder::CpuWrite,
             Kind::NicWrite => Holder::NicWrite,
         }
@@ -111,7 +114,7 @@ impl Kind {
     pub(super) const fn unit(self) -> u64 {
         match self {
             Kind::CpuRead => Word::READER,
-            Kind::NicRead => Word::NIC_READ,
+            Kind::NicRead | Kind::SharedWrite => Word::NIC_READ,
             Kind::NewRead => Word::NEW_READ,
             Kind::CpuWrite => Word::CPU_EXCL,
             Kind::NicWrite => Word::NIC_EXCL,
@@ -121,7 +124,7 @@ impl Kind {
     /// All bits of the field that it is counted in.
     const fn field(self) -> u64 {
         match self {
-            Kind::NicRead => Word::NEW_READ - Word::NIC_READ,
+            Kind::NicRead | Kind::SharedWrite => Word::NEW_READ - Word::NIC_READ,
             Kind::NewRead => Word::READER - Word::NEW_READ,
             Kind::CpuRead => !(Word::READER - 1),
             Kind::CpuWrite | Kind::NicWrite => self.unit(),

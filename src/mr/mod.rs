@@ -7,6 +7,7 @@ mod local;
 mod options;
 mod region;
 mod rotate;
+mod shared;
 mod slice;
 mod split;
 mod token;
@@ -19,6 +20,7 @@ pub use guard::{
 pub use local::LocalMr;
 pub use options::MrOptions;
 pub(crate) use region::{Part, RegionRef};
+pub use shared::{SharedInt, SharedMr, SharedMrAccess, SharedMrSlice};
 pub use slice::{LocalMrSlice, LocalMrSliceMut};
 pub use split::Chunks;
 pub use token::MrToken;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::local::LocalMr;
 use super::region::{Region, RegionRef};
+use super::shared::SharedMr;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Patience};
 use crate::registration::{
@@ -102,6 +103,34 @@ impl MrOptions {
         if let Err(error) = self.check() {
             return Err(Rejected::new(memory, error));
         }
+        self.make(registrar, memory, false)
+    }
+
+    /// Maps `length` zeroed bytes and registers them as memory that peers may write at any moment
+    /// (rule R3), with any [`access`](Self::access): no [`grant`](Self::grant_remote_write) is needed,
+    /// since a [`SharedMr`] never gives out a reference that a peer's write could break. Blocks in the
+    /// kernel. [`patience`](Self::patience) is of no use to it.
+    ///
+    /// # Errors
+    /// [`Error::ZeroLength`], [`Error::TooLong`], [`Error::Memory`],
+    /// [`Error::RemoteWithoutLocalWrite`], or [`Error::Register`] with what the provider said.
+    pub fn alloc_shared<R: Registrar>(
+        &self,
+        registrar: &Arc<R>,
+        length: usize,
+    ) -> Result<SharedMr> {
+        self.access.validate()?;
+        let mapping = Mapping::new(length, self.pages)?;
+        Ok(SharedMr::new(self.make(registrar, mapping, true)?))
+    }
+
+    /// Registers `memory` with rights that were checked.
+    fn make<R: Registrar, T: StableMemory>(
+        &self,
+        registrar: &Arc<R>,
+        memory: T,
+        shared: bool,
+    ) -> Result<LocalMr, Rejected<T>> {
         let memory = Memory::new(memory)?;
         let (addr, length) = (memory.addr(), memory.length());
         let registrar: Arc<dyn Registrar> = Arc::clone(registrar) as _;
@@ -111,6 +140,7 @@ impl MrOptions {
                 addr,
                 length,
                 registration: Arc::new(registration),
+                shared,
             }))),
             Err(Rejected { value, error }) => {
                 let memory = value.downcast().expect("it was made of a T");

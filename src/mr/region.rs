@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Kind};
+use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
 
 /// Aligned so that a hold has room in the low bits of its address, and has its lines for itself.
@@ -17,6 +17,18 @@ pub(crate) struct Region {
     pub(crate) addr: NonNull<u8>,
     pub(crate) length: usize,
     pub(crate) registration: Arc<Registration>,
+    /// Peers write the bytes at any time (rule R3, SHARED-1): holds keep them registered and exclude
+    /// nobody.
+    pub(crate) shared: bool,
+}
+
+impl Region {
+    /// Whether such a hold counts as [`Holder::NicRead`] in the gate. Asked before the gate is, so that
+    /// on the way of an operation the kind stays a constant.
+    #[inline]
+    fn counts_as_read(&self, holder: Holder) -> bool {
+        holder == Holder::NicWrite && self.shared
+    }
 }
 
 /// The address of a region. It lives until its handle is gone and its last hold is released:
@@ -175,6 +187,44 @@ impl<'a> Part<'a> {
     #[inline]
     pub(crate) fn gate(self) -> &'a Gate {
         &self.region().member.gate
+    }
+
+    /// What the hold of an operation that does that to the bytes enters the gate as.
+    #[inline]
+    pub(crate) fn counts(self, holder: Holder) -> Holder {
+        match self.region().counts_as_read(holder) {
+            true => Holder::NicRead,
+            false => holder,
+        }
+    }
+
+    /// How such a hold is told apart that entered as `kind`.
+    #[inline]
+    pub(crate) fn told(self, holder: Holder, kind: Kind) -> Kind {
+        if !self.region().counts_as_read(holder) {
+            return kind;
+        }
+        debug_assert_eq!(kind, Kind::NicRead, "shared regions are not rotated");
+        Kind::SharedWrite
+    }
+
+    /// Enters the gate by `enter` for such an operation; in a shared region at once, as one that reads.
+    #[inline]
+    pub(crate) fn enter(
+        self,
+        holder: Holder,
+        enter: impl FnOnce(&'a Gate) -> Result<Kind>,
+    ) -> Result<Kind> {
+        if self.region().counts_as_read(holder) {
+            return self.enter_shared();
+        }
+        enter(self.gate())
+    }
+
+    #[cold]
+    fn enter_shared(self) -> Result<Kind> {
+        let kind = self.gate().enter(Holder::NicRead, None)?;
+        Ok(self.told(Holder::NicWrite, kind))
     }
 
     /// Refuses if a hold is out. Nobody comes in after it only if the caller owns the handle or

@@ -36,6 +36,7 @@ impl LocalMr {
             addr: region.addr,
             length: at,
             registration: Arc::clone(&region.registration),
+            shared: region.shared,
         });
         // SAFETY: PART-1: `at` lies within the region.
         region.addr = unsafe { region.addr.add(at) };

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::region::resolve;
+use super::region::{Part, resolve};
 use crate::error::{Error, Result};
 use crate::registration::Access;
 use crate::work::RemoteAddr;
@@ -39,8 +39,20 @@ pub struct MrToken {
 }
 
 impl MrToken {
+    /// Of these bytes, with the key and the rights of one registration.
+    pub(super) fn of(part: Part<'_>, timeout: Duration) -> Option<Self> {
+        let inner = part.region().registration.inner().load();
+        MrToken::new(
+            part.addr.as_ptr() as usize,
+            part.length,
+            inner.rkey(),
+            inner.access(),
+            timeout,
+        )
+    }
+
     /// `None` if the clock can't express the deadline.
-    pub(super) fn new(
+    fn new(
         addr: usize,
         length: usize,
         rkey: u32,

@@ -7,14 +7,15 @@ use std::time::Instant;
 
 use super::hold::{Hold, length_of_sge, require};
 use crate::error::{Error, Result};
-use crate::gate::{Acquire, Holder};
-use crate::mr::{LocalMrReadAccess, Part};
+use crate::gate::{Acquire, Gate, Holder, Kind};
+use crate::mr::{MrAccess, Part};
 
 /// Beginning an operation of the NIC on a region, a slice or a part: in the forms of R18.
 ///
 /// `begin_read`: the NIC will read the bytes (SEND, the source of a WRITE); any number at a time,
 /// beside readers. `begin_write`: the NIC will write them (RECV, READ, the result of an atomic); one
-/// at a time, and nobody beside it.
+/// at a time, and nobody beside it. On a [`SharedMr`](crate::SharedMr) neither excludes anybody, and
+/// neither waits.
 ///
 /// All of them fail with [`Error::Closed`] after [`shutdown`](crate::LocalMr::shutdown), with
 /// [`Error::MissingRight`] if the NIC shall write and the region lacks LOCAL_WRITE, and with
@@ -22,7 +23,7 @@ use crate::mr::{LocalMrReadAccess, Part};
 ///
 /// # Panics
 /// With 2¹⁹ operations that read one region at a time.
-pub trait Begin: LocalMrReadAccess {
+pub trait Begin: MrAccess {
     /// Holds the bytes for an operation that reads them. Blocks the thread while they are written.
     ///
     /// # Errors
@@ -105,39 +106,41 @@ pub trait Begin: LocalMrReadAccess {
     }
 }
 
-impl<T: LocalMrReadAccess + ?Sized> Begin for T {}
+impl<T: MrAccess + ?Sized> Begin for T {}
 
 #[inline]
-fn try_begin<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
-    let part = checked(mr, holder)?;
-    let Some(kind) = part.gate().try_enter(holder) else {
-        return Err(part.gate().refusal(holder));
-    };
-    // SAFETY: HOLD-1: entered just now.
-    unsafe { Hold::new(part, kind) }
+pub(super) fn try_enter(gate: &Gate, holder: Holder) -> Result<Kind> {
+    match gate.try_enter(holder) {
+        Some(kind) => Ok(kind),
+        None => Err(gate.refusal(holder)),
+    }
 }
 
-#[inline]
-fn begin<T: LocalMrReadAccess + ?Sized>(
-    mr: &T,
-    holder: Holder,
-    deadline: Option<Instant>,
-) -> Result<Hold> {
+#[inline(always)] // the result is large: in registers, if what is around it is seen
+fn try_begin<T: MrAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
     let part = checked(mr, holder)?;
-    let kind = part.gate().enter(holder, deadline)?;
+    let kind = part.enter(holder, |gate| try_enter(gate, holder))?;
     // SAFETY: HOLD-1: entered just now.
-    unsafe { Hold::new(part, kind) }
+    unsafe { Hold::new(part, holder, kind) }
 }
 
-fn begin_with<T: LocalMrReadAccess + ?Sized>(
+#[inline(always)] // as `try_begin`
+fn begin<T: MrAccess + ?Sized>(mr: &T, holder: Holder, deadline: Option<Instant>) -> Result<Hold> {
+    let part = checked(mr, holder)?;
+    let kind = part.enter(holder, |gate| gate.enter(holder, deadline))?;
+    // SAFETY: HOLD-1: entered just now.
+    unsafe { Hold::new(part, holder, kind) }
+}
+
+fn begin_with<T: MrAccess + ?Sized>(
     mr: &T,
     holder: Holder,
     progress: impl FnMut(),
 ) -> Result<Hold> {
     let part = checked(mr, holder)?;
-    let kind = part.gate().enter_with(holder, progress)?;
+    let kind = part.enter(holder, |gate| gate.enter_with(holder, progress))?;
     // SAFETY: HOLD-1: entered just now.
-    unsafe { Hold::new(part, kind) }
+    unsafe { Hold::new(part, holder, kind) }
 }
 
 /// The future of [`begin_read_async`](Begin::begin_read_async) and
@@ -149,16 +152,18 @@ pub struct HoldFuture<'a> {
     /// What is waited for, or why not; the reason is taken when it has been told.
     acquire: Result<Acquire<'a>, Option<Error>>,
     part: Part<'a>,
+    holder: Holder,
 }
 
 impl<'a> HoldFuture<'a> {
-    fn new<T: LocalMrReadAccess + ?Sized>(mr: &'a T, holder: Holder) -> Self {
+    fn new<T: MrAccess + ?Sized>(mr: &'a T, holder: Holder) -> Self {
         HoldFuture {
             acquire: match checked(mr, holder) {
-                Ok(part) => Ok(part.gate().acquire_async(holder)),
+                Ok(part) => Ok(part.gate().acquire_async(part.counts(holder))),
                 Err(error) => Err(Some(error)),
             },
             part: mr.part(),
+            holder,
         }
     }
 }
@@ -167,12 +172,12 @@ impl Future for HoldFuture<'_> {
     type Output = Result<Hold>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let part = self.part;
+        let (part, holder) = (self.part, self.holder);
         match &mut self.acquire {
             Ok(acquire) => acquire.poll_enter(cx).map(|entered| {
-                let kind = entered?;
+                let kind = part.told(holder, entered?);
                 // SAFETY: HOLD-1: entered just now.
-                unsafe { Hold::new(part, kind) }
+                unsafe { Hold::new(part, holder, kind) }
             }),
             Err(refused) => Poll::Ready(Err(refused.take().expect("polled after completion"))),
         }
@@ -180,7 +185,7 @@ impl Future for HoldFuture<'_> {
 }
 
 #[inline]
-pub(super) fn checked<T: LocalMrReadAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
+pub(super) fn checked<T: MrAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
     require(mr.access(), holder)?;
     length_of_sge(mr.part())?;
     Ok(mr.part())

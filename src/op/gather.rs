@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::Hold;
-use super::begin::checked;
+use super::begin::{checked, try_enter};
 use super::hold::{HoldWord, element_for};
 use crate::error::{Error, Result};
 use crate::gate::{Acquire, Gate, Holder, Kind};
-use crate::mr::{LocalMrReadAccess, Part};
+use crate::mr::{MrAccess, Part};
 use crate::work::Sge;
 
 mod sealed {
@@ -166,7 +166,7 @@ impl<const N: usize> fmt::Debug for Holds<N> {
 /// ```
 #[derive(Clone, Copy)]
 pub struct Gather<'a, const N: usize> {
-    mrs: [&'a dyn LocalMrReadAccess; N],
+    mrs: [&'a dyn MrAccess; N],
     /// Places in `mrs`, by the address of the gate.
     order: [usize; N],
 }
@@ -174,7 +174,7 @@ pub struct Gather<'a, const N: usize> {
 impl<'a, const N: usize> Gather<'a, N> {
     /// The list of these.
     #[must_use]
-    pub fn new(mrs: [&'a dyn LocalMrReadAccess; N]) -> Self {
+    pub fn new(mrs: [&'a dyn MrAccess; N]) -> Self {
         let mut order = std::array::from_fn(|at| at);
         order.sort_unstable_by_key(|at| std::ptr::from_ref(mrs[*at].part().gate()) as usize);
         Gather { mrs, order }
@@ -289,7 +289,7 @@ impl<'a, const N: usize> Gather<'a, N> {
     ) -> Result<Holds<N>> {
         let mut holds = self.start(holder)?;
         for part in (0..N).filter_map(|n| self.nth(n)) {
-            let kind = enter(part.gate(), holder)?;
+            let kind = part.enter(holder, |gate| enter(gate, holder))?;
             holds.entered(part, kind);
         }
         self.keys_of_now(&mut holds, holder)?;
@@ -303,10 +303,6 @@ impl<'a, const N: usize> Gather<'a, N> {
         }
         Ok(())
     }
-}
-
-fn try_enter(gate: &Gate, holder: Holder) -> Result<Kind> {
-    gate.try_enter(holder).ok_or_else(|| gate.refusal(holder))
 }
 
 impl<const N: usize> Holds<N> {
@@ -354,11 +350,11 @@ impl<'a, const N: usize> GatherFuture<'a, N> {
         };
         while self.next < N {
             if let Some(part) = self.gather.nth(self.next) {
-                let acquire = || part.gate().acquire_async(self.holder);
+                let acquire = || part.gate().acquire_async(part.counts(self.holder));
                 let acquire = self.acquire.get_or_insert_with(acquire);
                 let entered = ready!(acquire.poll_enter(cx));
                 self.acquire = None;
-                holds.entered(part, entered?);
+                holds.entered(part, part.told(self.holder, entered?));
             }
             self.next += 1;
         }

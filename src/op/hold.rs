@@ -123,8 +123,14 @@ impl HoldWord {
             // SAFETY: REGION-6 by HOLD-2.
             unsafe { region.release(Kind::NicRead) }
         } else {
+            let shared = self.0 & Self::WRITE != 0;
+            let kind = if shared {
+                Kind::SharedWrite
+            } else {
+                Kind::NewRead
+            };
             // SAFETY: REGION-6 by HOLD-2.
-            unsafe { region.release(Kind::NewRead) }
+            unsafe { region.release(kind) }
         }
     }
 }
@@ -133,11 +139,11 @@ impl Hold {
     /// # Safety
     /// - **HOLD-1**: the caller has entered the part's gate as that; the hold takes that over.
     #[inline]
-    pub(super) unsafe fn new(part: Part<'_>, kind: Kind) -> Result<Self> {
+    pub(super) unsafe fn new(part: Part<'_>, holder: Holder, kind: Kind) -> Result<Self> {
         // Now that it has been entered, the key is not retired before the hold is released.
         let (lkey, access) = part.region().registration.inner().local();
         let word = HoldWord::new(part.region, kind);
-        if kind == Kind::NicWrite && !access.contains(Access::LOCAL_WRITE) {
+        if holder == Holder::NicWrite && !access.contains(Access::LOCAL_WRITE) {
             // SAFETY: HOLD-2 by HOLD-1.
             return Err(unsafe { word.refuse(access) });
         }

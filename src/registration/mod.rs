@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use access::Access;
 pub use inner::{InnerCell, LocalMrInner};
 pub use memory::{Mapping, Memory, Pages, StableMemory};
-pub use registrar::{Deregister, Registered, Registrar};
+pub use registrar::{AtomicCap, Deregister, Registered, Registrar};
 pub use retire::Retire;
 
 pub(crate) use roll::Member;
@@ -73,6 +73,11 @@ impl Registration {
     #[inline]
     pub(crate) fn inner(&self) -> &InnerCell {
         &self.inner
+    }
+
+    /// How the NIC's atomics relate to the CPU's.
+    pub(crate) fn atomic_cap(&self) -> AtomicCap {
+        self.registrar.atomic_cap()
     }
 
     /// Whether peers may be let write for good.

@@ -31,6 +31,26 @@ pub unsafe trait Registrar: Send + Sync + 'static {
         length: usize,
         access: Access,
     ) -> io::Result<Registered>;
+
+    /// How atomics of its NIC relate to other accesses of the same bytes.
+    ///
+    /// - **REG-5**: no more than is true. [`AtomicCap::None`], the default, promises nothing.
+    fn atomic_cap(&self) -> AtomicCap {
+        AtomicCap::None
+    }
+}
+
+/// How atomics of a device relate to other accesses (`enum ibv_atomic_cap`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AtomicCap {
+    /// No atomics.
+    #[default]
+    None,
+    /// Atomic among the queue pairs of this device only, not towards the CPU.
+    Hca,
+    /// Atomic towards the CPU and other devices, too.
+    Global,
 }
 
 /// A registration in force: its keys, and the handle that ends it.

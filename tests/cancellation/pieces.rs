@@ -8,7 +8,7 @@ use std::time::Instant;
 use rdma_mr::gate::Writer;
 use rdma_mr::op::{AsyncQueuePair, Begin, Endpoint, Gather, Poller};
 use rdma_mr::work::QpCaps;
-use rdma_mr::{Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess};
+use rdma_mr::{Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
 
 use super::subject::{CUTS, Count, Cut, Subject};
 use super::world::{Kind, World, held};
@@ -28,7 +28,7 @@ pub fn r9_a_gather_given_up_after_each_region<F: Fabric>(fabric: &F) {
 fn gather<F: Fabric>(fabric: &F, reads: bool, pendings: usize, how: Cut) {
     let regions = [(); 3].map(|()| fabric.alloc(8));
     let mut in_the_way = regions.each_ref().map(|mr| Some(mr.begin_write().unwrap()));
-    let list = Gather::new(regions.each_ref().map(|mr| mr as &dyn LocalMrReadAccess));
+    let list = Gather::new(regions.each_ref().map(|mr| mr as &dyn MrAccess));
     let mut subject = match reads {
         true => Subject::new(list.begin_read_async()),
         false => Subject::new(list.begin_write_async()),

@@ -2,6 +2,7 @@
 //! that both answer to the same tests.
 #![allow(dead_code, unused_imports, reason = "each suite uses a part of it")]
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rdma_mr::work::{
     CompletionEvents, CompletionQueue, QpCaps, QueuePair, RemoteAddr, SharedRecvQueue, WcStatus,
     WorkCompletion,
 };
-use rdma_mr::{Access, LocalMr, LocalMrWriteAccess, MrAccess, MrOptions};
+use rdma_mr::{Access, Leaks, LocalMr, LocalMrWriteAccess, MrAccess, MrOptions, leaks};
 
 #[cfg(feature = "soft")]
 mod soft;
@@ -137,8 +138,38 @@ pub trait Fabric: Sized + Send + Sync + 'static {
     }
 }
 
+/// A fabric of which nothing is left when a case is over: nothing is registered, and nothing was leaked.
+pub struct Checked<F: Fabric>(F);
+
+impl<F: Fabric> Checked<F> {
+    pub fn new(fabric: F) -> Self {
+        Checked(fabric)
+    }
+
+    pub fn open() -> Self {
+        Self::new(F::open())
+    }
+}
+
+impl<F: Fabric> Deref for Checked<F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        &self.0
+    }
+}
+
+impl<F: Fabric> Drop for Checked<F> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.registered(), 0, "all is freed");
+            assert_eq!(leaks(), Leaks::default());
+        }
+    }
+}
+
 /// Where a peer finds that region.
-pub fn remote(mr: &LocalMr) -> RemoteAddr {
+pub fn remote(mr: &impl MrAccess) -> RemoteAddr {
     RemoteAddr {
         addr: mr.addr() as u64,
         rkey: mr.rkey(),

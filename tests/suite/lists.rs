@@ -4,7 +4,7 @@ use std::array::from_fn;
 
 use rdma_mr::op::{Chain, Gather, Poster, SendRequest, recv_ring, send_ring};
 use rdma_mr::work::{BadWr, QpCaps, QueuePair, RecvWr, SendWr, Sge};
-use rdma_mr::{Error, Rejected};
+use rdma_mr::{Error, MrAccess, Rejected};
 
 use super::*;
 use crate::fabric::{completions, finish, remote};
@@ -59,10 +59,10 @@ fn full<F: Fabric, const N: usize>(fabric: &F) {
     let bytes: Vec<u8> = (0..8 * N).map(|n| n as u8).collect();
     let from: Vec<_> = fabric.region(&bytes).chunks_of(8).unwrap().collect();
     let to = words(fabric, N);
-    let all: [&dyn LocalMrReadAccess; N] = from_fn(|n| &to[n] as _);
+    let all: [&dyn MrAccess; N] = from_fn(|n| &to[n] as _);
     b.recv(Gather::new(all).begin_write().unwrap()).unwrap();
     // Back to front.
-    let all: [&dyn LocalMrReadAccess; N] = from_fn(|n| &from[N - 1 - n] as _);
+    let all: [&dyn MrAccess; N] = from_fn(|n| &from[N - 1 - n] as _);
     a.send(Gather::new(all).begin_read().unwrap(), None)
         .unwrap();
     assert_read(&from);
@@ -86,7 +86,7 @@ pub fn r9_as_many_regions_as_the_device_takes<F: Fabric>(fabric: &F) {
     // And one more than that.
     let (mut a, _b) = fabric.pair(QpCaps::default());
     let from = words(fabric, MOST + 1);
-    let all: [&dyn LocalMrReadAccess; MOST + 1] = from_fn(|n| &from[n] as _);
+    let all: [&dyn MrAccess; MOST + 1] = from_fn(|n| &from[n] as _);
     let rejected = a.send(Gather::new(all).begin_read().unwrap(), None);
     let Rejected { value, error } = rejected.unwrap_err();
     assert!(matches!(error, Error::TooManySge { given: 33, .. }));

@@ -2,13 +2,13 @@
 //! ("When is a hold released?"), each a function over a [`Fabric`], so that the NIC in software and a
 //! device answer to the same ones.
 
-use std::ops::Deref;
-
 use rdma_mr::gate::Writer;
 use rdma_mr::op::{Begin, Done, OpId};
 use rdma_mr::work::{SendFlags, SendOp, WcStatus};
-use rdma_mr::{Leaks, LocalMr, LocalMrReadAccess, leaks};
+use rdma_mr::{LocalMr, LocalMrReadAccess};
 
+#[allow(unused_imports, reason = "not every suite checks")]
+pub use crate::fabric::Checked;
 use crate::fabric::Fabric;
 
 mod by_hand;
@@ -86,36 +86,6 @@ macro_rules! tests {
     };
 }
 pub(crate) use tests;
-
-/// A fabric of which nothing is left when a case is over: nothing is registered, and nothing was leaked.
-pub struct Checked<F: Fabric>(F);
-
-impl<F: Fabric> Checked<F> {
-    pub fn new(fabric: F) -> Self {
-        Checked(fabric)
-    }
-
-    pub fn open() -> Self {
-        Self::new(F::open())
-    }
-}
-
-impl<F: Fabric> Deref for Checked<F> {
-    type Target = F;
-
-    fn deref(&self) -> &F {
-        &self.0
-    }
-}
-
-impl<F: Fabric> Drop for Checked<F> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            assert_eq!(self.registered(), 0, "all is freed");
-            assert_eq!(leaks(), Leaks::default());
-        }
-    }
-}
 
 pub const SEND: SendOp = SendOp::Send { imm: None };
 pub const SIGNALED: SendFlags = SendFlags::SIGNALED;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdma_mr::gate::Holder;
 use rdma_mr::op::{Begin, Gather, Hold, Holding, Holds};
 use rdma_mr::registration::Registrar;
-use rdma_mr::{Error, LocalMr, LocalMrReadAccess, LocalMrSlice, Result};
+use rdma_mr::{Error, LocalMr, LocalMrSlice, MrAccess, Result};
 
 use super::random::Random;
 use super::record::Bytes;
@@ -147,7 +147,7 @@ pub fn one(mr: &LocalMrSlice<'_>, holder: Holder, random: &mut Random) -> Option
 
 /// Several.
 fn several<const N: usize>(
-    mrs: [&dyn LocalMrReadAccess; N],
+    mrs: [&dyn MrAccess; N],
     holder: Holder,
     random: &mut Random,
 ) -> Option<Holds<N>> {

@@ -14,11 +14,12 @@ use crate::workspace;
 const ROOMS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("leaks", &[]),
+    ("raw", &[]),
     ("error", &["gate", "registration", "work"]),
     ("gate", &["error", "sync"]),
     ("registration", &["error", "gate", "leaks", "sync"]),
     ("work", &["error"]),
-    ("mr", &["error", "gate", "registration", "work"]),
+    ("mr", &["error", "gate", "raw", "registration", "work"]),
     (
         "op",
         &[
@@ -31,7 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "work",
         ],
     ),
-    ("backend", &["error", "registration", "sync", "work"]),
+    ("backend", &["error", "raw", "registration", "sync", "work"]),
 ];
 
 /// The floors of `op`, from the ground up: what is on one knows nothing of those above it. The ground is

@@ -47,7 +47,7 @@ const fn shape(name: &'static str, locked: u64, most: u64, alone: bool) -> Shape
 }
 
 const SHAPES: &[Shape] = &[
-    shape("hold", 2000, 90, true),
+    shape("hold", 2000, 115, true),
     shape("wr_id", 2000, 90, true),
     shape("ring", 2000, 200, true),
     shape("slots", 4008, 375, true),

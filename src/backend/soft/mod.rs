@@ -9,7 +9,8 @@
 //!
 //! # What it does as a device does
 //! - Work requests of one queue pair are carried out in the order in which they were posted.
-//!   Between queue pairs there is no order.
+//!   Between queue pairs there is no order. Whoever sees bytes of a WRITE or the change of an atomic can
+//!   see what the same queue pair did before.
 //! - Keys and rights are checked when a work request is carried out, not when it is posted: the
 //!   local key against the protection domain of the queue pair that posted
 //!   ([`LocProtErr`](crate::work::WcStatus::LocProtErr)), the remote key against that of the peer
@@ -89,7 +90,6 @@ mod channel;
 mod completion;
 mod config;
 mod context;
-mod copy;
 mod cq;
 mod doorbell;
 mod engine;

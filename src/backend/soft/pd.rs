@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::memory::Mr;
 use super::nic::{Alive, Core};
 use super::{CompletionQueue, Nic, QueuePair, SharedRecvQueue};
-use crate::registration::{Deregister, Registered, Registrar};
+use crate::registration::{AtomicCap, Deregister, Registered, Registrar};
 use crate::work::QpCaps;
 use crate::{Access, Error, Result};
 
@@ -121,7 +121,8 @@ impl fmt::Debug for ProtectionDomain {
 
 // SAFETY: REG-1: the table gives keys that no live registration has, and `KeyTable::resolve` checks
 // bounds and rights each time. REG-2: the engine reaches registered bytes through `resolve` only.
-// REG-3: `insert` is the last thing that can fail.
+// REG-3: `insert` is the last thing that can fail. REG-5:
+// `raw` has the atomics.
 unsafe impl Registrar for ProtectionDomain {
     unsafe fn register(
         &self,
@@ -139,6 +140,11 @@ unsafe impl Registrar for ProtectionDomain {
             rkey: mr.rkey,
             handle: Box::new(MrHandle { core, mr }),
         })
+    }
+
+    /// They are the CPU's own instructions.
+    fn atomic_cap(&self) -> AtomicCap {
+        AtomicCap::Global
     }
 }
 

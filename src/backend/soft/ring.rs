@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{copy, lock};
+use super::lock;
+use crate::raw::{self, Whole};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::work::{SendFlags, SendOp, Sge};
 use crate::{Error, Result};
@@ -156,8 +157,8 @@ impl<T: Copy> WorkQueue<T> {
         for element in elements {
             let from = std::ptr::with_exposed_provenance(element.addr as usize);
             let to = &mut ring.inline[next..next + element.length as usize];
-            // SAFETY: the caller vouches for the bytes there; `to` has `element.length` bytes.
-            unsafe { copy::copy(from, to.as_mut_ptr(), to.len()) };
+            // SAFETY: RAW-1: the caller vouches for the bytes there; `to` has `element.length` bytes.
+            unsafe { raw::copy(from, to.as_mut_ptr(), to.len(), Whole::To) };
             next += element.length as usize;
         }
         self.publish(

@@ -4,9 +4,10 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::MTU;
 use super::memory::{KeyKind, KeyTable, Mr};
-use super::{MTU, copy};
 use crate::Access;
+use crate::raw::{self, Whole};
 use crate::work::Sge;
 
 /// One side of a message: elements that are named by keys, or bytes of the NIC's own.
@@ -170,11 +171,12 @@ fn copy_packet<I>(from: &Cursor<'_>, to: &Cursor<'_>, length: usize) -> Result<(
         (Some(from), Some(to)) if Arc::ptr_eq(from, to) => None,
         (_, Some(mr)) => Some(mr.pin().ok_or(Broken::To(Refused::Protection))?),
     };
-    // SAFETY: REG-4: the registrations were in force when they were pinned, so their bytes are
+    raw::barrier();
+    // SAFETY: RAW-1 by REG-4: the registrations were in force when they were pinned, so their bytes are
     // allocated, and writable on the target's side (`resolve` asked for a write right). Both
     // pointers have `length` bytes left inside of the registration. POST-1, POST-2: nobody else
     // touches them in a way that a device's access would not allow.
-    unsafe { copy::copy(from, to, length) };
+    unsafe { raw::copy(from, to, length, Whole::To) };
     Ok(())
 }
 
@@ -207,11 +209,12 @@ pub(super) fn change_word(
     }
     // DEREG-1: as in `copy_packet`.
     let _pin = mr.pin().ok_or(Refused::Protection)?;
-    // SAFETY: REG-4, as in `copy_packet`: 8 bytes are left there, aligned, pinned and writable.
+    raw::barrier();
+    // SAFETY: RAW-2 by REG-4, as in `copy_packet`: 8 bytes are left there, aligned, pinned and writable.
     Ok(unsafe {
         match change {
-            Change::Add(add) => copy::fetch_add(at, add),
-            Change::Swap { compare, swap } => copy::compare_swap(at, compare, swap),
+            Change::Add(add) => raw::fetch_add(at, add),
+            Change::Swap { compare, swap } => raw::compare_swap(at, compare, swap),
         }
     })
 }

@@ -18,6 +18,7 @@ use rdma_sys::{
 
 use super::{check, last_error, note_leak, os};
 use crate::error::{Error, Result};
+use crate::registration::AtomicCap;
 
 /// A device that is there, opened or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +28,6 @@ pub struct DeviceInfo {
     pub name: String,
     /// Its globally unique number (`ibv_get_device_guid`).
     pub guid: u64,
-}
-
-/// How atomics of a device relate to other accesses (`enum ibv_atomic_cap`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AtomicCap {
-    /// No atomics.
-    None,
-    /// Atomic among the queue pairs of this device only, not towards the CPU.
-    Hca,
-    /// Atomic towards the CPU and other devices, too.
-    Global,
 }
 
 /// What a device can do (`struct ibv_device_attr`).

@@ -44,9 +44,10 @@ mod qp;
 mod srq;
 mod wr;
 
+pub use crate::registration::AtomicCap;
 pub use crate::work::QpState;
 pub use cq::CompletionQueue;
-pub use device::{AsyncEvent, AtomicCap, Context, DeviceInfo, Limits, devices};
+pub use device::{AsyncEvent, Context, DeviceInfo, Limits, devices};
 pub use pd::ProtectionDomain;
 pub use port::Port;
 pub use qp::{QpAddress, QueuePair};

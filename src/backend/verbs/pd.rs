@@ -12,7 +12,7 @@ use rdma_sys::{ibv_alloc_pd, ibv_dealloc_pd, ibv_dereg_mr, ibv_mr, ibv_pd, ibv_r
 
 use super::{Context, code, invalid, last_error, note_leak};
 use crate::error::{Error, Result};
-use crate::registration::{Access, Deregister, Registered, Registrar};
+use crate::registration::{Access, AtomicCap, Deregister, Registered, Registrar};
 
 /// A protection domain (`struct ibv_pd`): what registers memory, and what queue pairs are made in.
 ///
@@ -142,7 +142,8 @@ impl ProtectionDomain {
 }
 
 // SAFETY: REG-1 and REG-2 are what ibv_reg_mr does: a protection domain's keys are unique in its
-// device, and unknown rights are refused below. REG-3: a null return leaves nothing registered.
+// device, and unknown rights are refused below. REG-3: a null return leaves nothing registered. REG-5:
+// the device's word.
 unsafe impl Registrar for ProtectionDomain {
     /// `ibv_reg_mr`; pins the pages and may block in the kernel for it.
     unsafe fn register(
@@ -174,6 +175,11 @@ unsafe impl Registrar for ProtectionDomain {
                 pd: ManuallyDrop::new(Arc::clone(&self.inner)),
             }),
         })
+    }
+
+    /// What the device said when it was opened (`ibv_query_device`).
+    fn atomic_cap(&self) -> AtomicCap {
+        self.inner.context.limits().atomic_cap
     }
 }
 

@@ -175,14 +175,7 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     /// What to tell a peer about these bytes, good for `timeout` from now; `None` if the clock can't
     /// express that. Never waits. It grants what the registration grants: nothing by default.
     fn token_with_timeout(&self, timeout: Duration) -> Option<MrToken> {
-        let inner = self.read_inner();
-        MrToken::new(
-            self.addr(),
-            self.length(),
-            inner.rkey(),
-            inner.access(),
-            timeout,
-        )
+        MrToken::of(self.part(), timeout)
     }
 
     /// As [`token_with_timeout`](Self::token_with_timeout), with

@@ -10,7 +10,7 @@ use super::Endpoint;
 use super::drain::Drain;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Holder};
-use crate::mr::LocalMrReadAccess;
+use crate::mr::MrAccess;
 use crate::op::Begin;
 use crate::op::gather::Holding;
 use crate::op::number::OpId;
@@ -122,7 +122,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// As [`post`](Self::post), and what [`Begin`] says.
     pub async fn send<T>(&self, from: &T, imm: Option<u32>) -> Result<Done>
     where
-        T: LocalMrReadAccess + ?Sized,
+        T: MrAccess + ?Sized,
     {
         let hold = from.begin_read_async().await?;
         self.post(hold, SendOp::Send { imm }, SendFlags::empty())
@@ -135,7 +135,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// As [`post`](Self::post), and what [`Begin`] says.
     pub async fn write<T>(&self, from: &T, to: RemoteAddr) -> Result<Done>
     where
-        T: LocalMrReadAccess + ?Sized,
+        T: MrAccess + ?Sized,
     {
         let hold = from.begin_read_async().await?;
         let op = SendOp::Write {
@@ -151,7 +151,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// As [`post`](Self::post), and what [`Begin`] says.
     pub async fn write_with_imm<T>(&self, from: &T, to: RemoteAddr, imm: u32) -> Result<Done>
     where
-        T: LocalMrReadAccess + ?Sized,
+        T: MrAccess + ?Sized,
     {
         let hold = from.begin_read_async().await?;
         let op = SendOp::Write {
@@ -167,7 +167,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// As [`post`](Self::post), and what [`Begin`] says.
     pub async fn read<T>(&self, into: &T, from: RemoteAddr) -> Result<Done>
     where
-        T: LocalMrReadAccess + ?Sized,
+        T: MrAccess + ?Sized,
     {
         let hold = into.begin_write_async().await?;
         self.post(hold, SendOp::Read { remote: from }, SendFlags::empty())
@@ -180,7 +180,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// As [`post`](Self::post), and what [`Begin`] says.
     pub async fn fetch_add<T>(&self, into: &T, remote: RemoteAddr, add: u64) -> Result<Done>
     where
-        T: LocalMrReadAccess + ?Sized,
+        T: MrAccess + ?Sized,
     {
         let hold = into.begin_write_async().await?;
         self.post(hold, SendOp::FetchAdd { remote, add }, SendFlags::empty())
@@ -199,7 +199,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
         swap: u64,
     ) -> Result<Done>
     where
-        T: LocalMrReadAccess + ?Sized,
+        T: MrAccess + ?Sized,
     {
         let hold = into.begin_write_async().await?;
         let op = SendOp::CompareSwap {
@@ -216,7 +216,7 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// As [`post`](Self::post), and what [`Begin`] says.
     pub async fn recv<T>(&self, into: &T) -> Result<Done>
     where
-        T: LocalMrReadAccess + ?Sized,
+        T: MrAccess + ?Sized,
     {
         let hold = into.begin_write_async().await?;
         self.recv_held(hold).await
