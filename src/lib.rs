@@ -31,7 +31,7 @@
 //! # The map
 //! | where | what |
 //! |---|---|
-//! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`], [`Error`]; [`SharedMr`] for what a peer writes at any moment, with [`SharedMrAccess`] |
+//! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`] and [`RemoteMr`], [`Error`]; [`SharedMr`] for what a peer writes at any moment, with [`SharedMrAccess`] |
 //! | [`op`] | operations in flight: [`op::Hold`] and [`op::send_ring`] for those who keep their own queues, [`op::Endpoint`], [`op::Poller`] and [`op::AsyncQueuePair`] for those who don't |
 //! | [`registration`] | what backends implement, where memory comes from |
 //! | [`gate`] | the word itself |
@@ -58,6 +58,7 @@
 //! | `recv_slots` and `SharedRecv`, beside that | 0 | 2 RMWs on lines of the queue | 0 | never |
 //! | `Endpoint` post, beside the ring | 0 | the provider's own | 0 | never |
 //! | `Poller::poll`, a batch of up to 16 | 0 | 2 RMWs on the poller's line, a fence if something ended | 0 | never |
+//! | a [`RemoteMr`] as the target, beside that | 0 | the clock, read once | 0 | never |
 //! | a future of `AsyncQueuePair`, beside the endpoint | 0 | 2 RMWs on the queue pair's line, 6 on its own, a fence | 0 (1 each if it waits for region, turn or room) | as told |
 //! | a wait that parks, beside that | 1 | a waiters' list's lock | 0 (thread), 1 (future) | |
 //! | all of [`SharedMrAccess`] but the RMWs it names | 0 | the copy's own | 0 | never |
@@ -99,8 +100,8 @@ pub use leaks::{Leaks, leaks};
 pub use mr::{
     Chunks, GuardFuture, LocalMr, LocalMrReadAccess, LocalMrSlice, LocalMrSliceMut,
     LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrOptions,
-    MrReadGuard, MrToken, MrWriteGuard, SharedInt, SharedMr, SharedMrAccess, SharedMrSlice,
-    WriteInnerGuard,
+    MrReadGuard, MrToken, MrWriteGuard, Remote, RemoteMr, RemoteMrSlice, RemoteMrSliceMut,
+    RemoteMut, SharedInt, SharedMr, SharedMrAccess, SharedMrSlice, WriteInnerGuard,
 };
 pub use registration::{Access, LocalMrInner, Retire};
 

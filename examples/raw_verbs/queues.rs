@@ -82,7 +82,7 @@ impl Drop for Device {
         // SAFETY: whoever uses them has an `Arc` of this: queues and regions are gone.
         unsafe {
             if !self.pd.is_null() && ibv_dealloc_pd(self.pd) != 0 {
-                eprintln!("raw_verbs: ibv_dealloc_pd refused, something is in it still");
+                eprintln!("verbs: ibv_dealloc_pd refused, something is in it still");
             }
             ibv_close_device(self.context);
         }
@@ -200,7 +200,7 @@ impl Queues {
         // SAFETY: the queue is alive, and there is room for 8.
         let taken = unsafe { ibv_poll_cq(self.cq, 8, batch.as_mut_ptr().cast()) };
         let Ok(taken) = usize::try_from(taken) else {
-            eprintln!("raw_verbs: ibv_poll_cq failed");
+            eprintln!("verbs: ibv_poll_cq failed");
             process::exit(1);
         };
         for wc in &batch[..taken] {
@@ -210,7 +210,7 @@ impl Queues {
             let status = WcStatus::from_raw(status);
             each(wr_id, status);
             if !status.is_success() {
-                eprintln!("raw_verbs: an operation failed: {status}");
+                eprintln!("verbs: an operation failed: {status}");
                 process::exit(1);
             }
         }
@@ -236,7 +236,7 @@ impl Drop for Queues {
         // SAFETY: made in `new`; its queue pairs are gone, or it is refused.
         let ret = unsafe { ibv_destroy_cq(self.cq) };
         if let Err(failure) = destroyed.and(check("ibv_destroy_cq", ret)) {
-            eprintln!("raw_verbs: {failure}");
+            eprintln!("verbs: {failure}");
         }
     }
 }

@@ -6,6 +6,7 @@ mod guard;
 mod local;
 mod options;
 mod region;
+mod remote;
 mod rotate;
 mod shared;
 mod slice;
@@ -20,6 +21,7 @@ pub use guard::{
 pub use local::LocalMr;
 pub use options::MrOptions;
 pub(crate) use region::{Part, RegionRef};
+pub use remote::{Remote, RemoteMr, RemoteMrSlice, RemoteMrSliceMut, RemoteMut};
 pub use shared::{SharedInt, SharedMr, SharedMrAccess, SharedMrSlice};
 pub use slice::{LocalMrSlice, LocalMrSliceMut};
 pub use split::Chunks;

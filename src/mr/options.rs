@@ -8,7 +8,7 @@ use super::shared::SharedMr;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Patience};
 use crate::registration::{
-    Access, Mapping, Member, Memory, Pages, Registrar, Registration, StableMemory,
+    Access, Adoption, Mapping, Member, Memory, Pages, Registrar, Registration, StableMemory,
 };
 
 /// How to register a region.
@@ -132,21 +132,83 @@ impl MrOptions {
         shared: bool,
     ) -> Result<LocalMr, Rejected<T>> {
         let memory = Memory::new(memory)?;
-        let (addr, length) = (memory.addr(), memory.length());
         let registrar: Arc<dyn Registrar> = Arc::clone(registrar) as _;
         match Registration::new(registrar, memory, self.access, self.remote_write_granted) {
-            Ok(registration) => Ok(LocalMr::new(RegionRef::new(Region {
-                member: Member::new(Gate::with_patience(self.patience)),
-                addr,
-                length,
-                registration: Arc::new(registration),
-                shared,
-            }))),
+            Ok(registration) => Ok(self.region(registration, shared)),
             Err(Rejected { value, error }) => {
                 let memory = value.downcast().expect("it was made of a T");
                 Err(Rejected::new(memory, error))
             }
         }
+    }
+
+    /// Makes a region of memory that other code has registered, with any binding, so that its
+    /// operations hold it as they do one of this crate's. [`access`](Self::access) says with what
+    /// rights it was registered. Allocates; no call of the provider, blocks nowhere.
+    ///
+    /// When the region ends, after its last operation, the registration is ended by
+    /// [`registered.handle`](crate::registration::Registered::handle), and then `keepalive` is dropped,
+    /// which keeps the memory, and what the handle needs (rule R14).
+    /// [`close`](LocalMr::close) gives `keepalive` back, by
+    /// [`Memory::into_keepalive`]. If the provider refuses to deregister in a drop, `keepalive` is leaked.
+    ///
+    /// ```
+    /// use std::ptr::NonNull;
+    /// use rdma_mr::backend::soft::Nic;
+    /// use rdma_mr::registration::{Adoption, Registrar};
+    /// use rdma_mr::{Access, LocalMrReadAccess, MrOptions};
+    ///
+    /// let pd = Nic::new().alloc_pd();
+    /// // By another binding: memory of its own, and a registration of it.
+    /// let memory = NonNull::from(Box::leak(Box::new([7_u8; 64]))).cast::<u8>();
+    /// // SAFETY: REG-4: it is never freed.
+    /// let registered = unsafe { pd.register(memory, 64, Access::LOCAL_WRITE) }?;
+    ///
+    /// let adoption = Adoption { addr: memory.as_ptr(), length: 64, registered };
+    /// // SAFETY: ADOPT-1: it is never freed; ADOPT-2: registered above; ADOPT-3: nobody else has it.
+    /// let mr = unsafe { MrOptions::new().adopt(adoption, pd) }?;
+    /// assert_eq!(*mr.as_slice(), [7; 64]);
+    /// let memory = mr.close().map_err(|(_, error)| error)?;
+    /// let pd = memory.into_keepalive::<std::sync::Arc<_>>();
+    /// # let _: Result<std::sync::Arc<rdma_mr::backend::soft::ProtectionDomain>, _> = pd;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Both, as they were, with [`Error::ZeroLength`], [`Error::TooLong`], [`Error::NullAddress`],
+    /// [`Error::AddressOverflow`], [`Error::RemoteWithoutLocalWrite`],
+    /// [`Error::RemoteWriteNeedsUnsafe`].
+    ///
+    /// # Safety
+    /// Until `keepalive` is dropped or given back:
+    /// - **ADOPT-1**: the bytes are allocated, in one allocation, initialised, and may be written
+    ///   through `addr`.
+    /// - **ADOPT-2**: the keys are in force and cover exactly these bytes, with exactly the rights in
+    ///   `access`; the NIC touches the bytes only for who names them (AX-5).
+    /// - **ADOPT-3**: nobody else reads or writes the bytes, posts work requests that name the local
+    ///   key, or ends or changes the registration; none that was posted before is outstanding.
+    pub unsafe fn adopt<K: Send + Sync + 'static>(
+        &self,
+        adoption: Adoption,
+        keepalive: K,
+    ) -> Result<LocalMr, Rejected<(Adoption, K)>> {
+        if let Err(error) = self.check() {
+            return Err(Rejected::new((adoption, keepalive), error));
+        }
+        // SAFETY: ADOPT-1, ADOPT-2, ADOPT-3, as required of the caller.
+        let registration = unsafe { Registration::adopt(adoption, keepalive, self.access) }?;
+        Ok(self.region(registration, false))
+    }
+
+    fn region(&self, registration: Registration, shared: bool) -> LocalMr {
+        let (addr, length) = registration.bytes();
+        LocalMr::new(RegionRef::new(Region {
+            member: Member::new(Gate::with_patience(self.patience)),
+            addr,
+            length,
+            registration: Arc::new(registration),
+            shared,
+        }))
     }
 
     fn check(&self) -> Result<()> {

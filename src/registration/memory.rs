@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use memmap2::{MmapMut, MmapOptions};
 
+use super::adopt::Adopted;
 use crate::error::{Error, Rejected, Result};
 
 /// Memory that a region can be made of: it stays where it is, whatever happens to its owner.
@@ -223,6 +224,15 @@ impl Memory {
     #[must_use]
     pub fn is<T: StableMemory>(&self) -> bool {
         (*self.owner).as_any().is::<T>()
+    }
+
+    /// What an [adopted](crate::MrOptions::adopt) region was kept alive by.
+    ///
+    /// # Errors
+    /// The memory itself if it was not adopted with a `K`.
+    pub fn into_keepalive<K: Send + Sync + 'static>(self) -> Result<K, Memory> {
+        self.downcast::<Adopted<K>>()
+            .map(|adopted| adopted.keepalive)
     }
 
     /// The value that the region was made of.

@@ -4,6 +4,7 @@
 //! One registration is shared by all regions that were split from one; the last of them ends it.
 
 mod access;
+mod adopt;
 mod inner;
 mod memory;
 mod registrar;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 pub use access::Access;
 pub use inner::{InnerCell, LocalMrInner};
 pub use memory::{Mapping, Memory, Pages, StableMemory};
-pub use registrar::{AtomicCap, Deregister, Registered, Registrar};
+pub use registrar::{Adoption, AtomicCap, Deregister, Registered, Registrar};
 pub use retire::Retire;
 
 pub(crate) use roll::Member;
@@ -52,21 +53,43 @@ impl Registration {
         // SAFETY: REG-4: `memory` is stable (MEM-1) and writable (MEM-4), and it is kept here until
         // the handle has deregistered: by `end`, or leaked for good.
         match unsafe { registrar.register(addr, length, access) } {
-            Ok(Registered { lkey, rkey, handle }) => Ok(Registration {
-                inner: InnerCell::new(LocalMrInner {
-                    addr: addr.as_ptr() as usize,
-                    length,
-                    lkey,
-                    rkey,
-                    access,
-                }),
-                roll: Locked::new(Roll::new(handle)),
-                memory: ManuallyDrop::new(memory),
-                registrar: ManuallyDrop::new(registrar),
+            Ok(registered) => Ok(Self::in_force(
+                registrar,
+                memory,
+                access,
                 remote_write_granted,
-            }),
+                registered,
+            )),
             Err(error) => Err(Rejected::new(memory, Error::Register(error))),
         }
+    }
+
+    fn in_force(
+        registrar: Arc<dyn Registrar>,
+        memory: Memory,
+        access: Access,
+        remote_write_granted: bool,
+        registered: Registered,
+    ) -> Self {
+        let Registered { lkey, rkey, handle } = registered;
+        Registration {
+            inner: InnerCell::new(LocalMrInner {
+                addr: memory.addr().as_ptr() as usize,
+                length: memory.length(),
+                lkey,
+                rkey,
+                access,
+            }),
+            roll: Locked::new(Roll::new(handle)),
+            memory: ManuallyDrop::new(memory),
+            registrar: ManuallyDrop::new(registrar),
+            remote_write_granted,
+        }
+    }
+
+    /// Address and length of the memory.
+    pub(crate) fn bytes(&self) -> (NonNull<u8>, usize) {
+        (self.memory.addr(), self.memory.length())
     }
 
     /// The state, as a snapshot.

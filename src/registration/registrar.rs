@@ -64,6 +64,61 @@ pub struct Registered {
     pub handle: Box<dyn Deregister>,
 }
 
+impl Registered {
+    /// A registration that is ended by this closure; what [`Deregister::deregister`] says of the call
+    /// holds for it. It is not called again once it has returned `Ok`.
+    ///
+    /// # Safety
+    /// - **DEREG-1**, **DEREG-2** and **DEREG-3** for the closure, as for a [`Deregister`].
+    pub unsafe fn ended_by(
+        lkey: u32,
+        rkey: u32,
+        end: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let handle = Box::new(EndedBy(end));
+        Registered { lkey, rkey, handle }
+    }
+
+    /// A registration that stays its owner's: nothing is done here to end it.
+    ///
+    /// # Safety
+    /// - **LENT-1**: it stays in force until the keepalive that the region was
+    ///   [adopted](crate::MrOptions::adopt) with is dropped or given back, and its owner ends it before
+    ///   the bytes are freed or used for anything else.
+    #[must_use]
+    pub unsafe fn lent(lkey: u32, rkey: u32) -> Self {
+        // SAFETY: DEREG-1 by LENT-1: nobody relies on the end of the registration before its owner
+        // has seen to it. DEREG-2, DEREG-3: it never fails, and has nothing to free.
+        unsafe { Self::ended_by(lkey, rkey, || Ok(())) }
+    }
+}
+
+struct EndedBy<F>(F);
+
+// SAFETY: DEREG-1, DEREG-2, DEREG-3: as was required of the caller of `ended_by`.
+unsafe impl<F: FnMut() -> io::Result<()> + Send + Sync + 'static> Deregister for EndedBy<F> {
+    fn deregister(&mut self) -> io::Result<()> {
+        (self.0)()
+    }
+}
+
+/// Memory that other code has registered: where it is, and by what keys. For
+/// [`MrOptions::adopt`](crate::MrOptions::adopt). Plain numbers of any binding; `backend::verbs` makes
+/// one of an `ibv_mr`.
+pub struct Adoption {
+    /// Address of the first byte.
+    pub addr: *mut u8,
+    /// How many bytes.
+    pub length: usize,
+    /// The keys, and what ends the registration.
+    pub registered: Registered,
+}
+
+// SAFETY: ADOPT-1, ADOPT-3: an address of bytes that nobody else uses; it leads to nothing by itself.
+unsafe impl Send for Adoption {}
+// SAFETY: as above.
+unsafe impl Sync for Adoption {}
+
 /// The owned handle of one registration.
 ///
 /// # Safety

@@ -9,6 +9,8 @@ pub use completion::{WcOpcode, WcStatus, WorkCompletion};
 pub use queues::{BadWr, CompletionEvents, CompletionQueue, QueuePair, SharedRecvQueue};
 pub use state::QpState;
 
+use crate::error::{Error, Result};
+
 /// A scatter/gather element: bytes of this side, named by a local key (`struct ibv_sge`, same layout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
@@ -28,6 +30,18 @@ pub struct RemoteAddr {
     pub addr: u64,
     /// The remote key that the peer granted.
     pub rkey: u32,
+}
+
+impl RemoteAddr {
+    /// Refuses what no 64-bit atomic can be done on.
+    #[inline]
+    pub(crate) fn check_aligned(self) -> Result<()> {
+        let (addr, align) = (self.addr, 8);
+        match addr % align as u64 {
+            0 => Ok(()),
+            _ => Err(Error::Misaligned { addr, align }),
+        }
+    }
 }
 
 /// What a send-queue work request does (`enum ibv_wr_opcode`).

@@ -9,7 +9,7 @@ use crate::process::{self, Exit};
 /// What a package is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Building with `--features verbs`.
+    /// Building with `--features verbs`, and the example that uses another binding.
     Build,
     /// Booting the VM.
     Vm,
@@ -38,6 +38,7 @@ const PACKAGES: &[Package] = &[
     package("clang", Use::Build, "C headers that bindgen reads, for rdma-sys"),
     package("libclang-dev", Use::Build, "the parser that bindgen loads, for rdma-sys"),
     package("pkg-config", Use::Build, "finds the libraries, for rdma-sys"),
+    package("cmake", Use::Build, "builds the C part of sideway's sys crate, for examples/adopt_sideway"),
     package("qemu-system-x86", Use::Vm, "the machine"),
     package("busybox-static", Use::Vm, "the guest's shell and tools"),
     package("kmod", Use::Vm, "depmod: which kernel module needs which"),

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::packages::{self, Use};
 use crate::process::run;
 use crate::steps::Steps;
-use crate::workspace::cargo;
+use crate::workspace::{build_sideway, cargo};
 use crate::{VM_TEST_TIMEOUT, house, instructions, loom, mutants, vm, vm_test};
 
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
@@ -50,6 +50,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("build with verbs", || {
         run(cargo("build").args(["--features", "verbs", "--all-targets"]))
     })?;
+    steps.run("build with sideway", || run(&mut build_sideway()?))?;
     steps.run("vm test", || {
         vm_test::run(vm::Options {
             timeout: VM_TEST_TIMEOUT,

@@ -13,7 +13,10 @@ const FUNCTIONS: &str = include_str!("vm_test.sh");
 
 const MODES: &[&str] = &["send", "write", "read"];
 
-const EXAMPLES: [&str; 3] = ["transfer", "raw_verbs", "pingpong"];
+const EXAMPLES: [&str; 4] = ["transfer", "raw_verbs", "adopt_rdma_sys", "pingpong"];
+
+/// The example that is a crate of its own.
+const SIDEWAY: &str = "adopt_sideway";
 
 /// Each transfer has a port of its own: a closed one may stay taken for a while.
 const FIRST_PORT: u16 = 18515;
@@ -33,7 +36,8 @@ pub fn run(options: vm::Options) -> Result<()> {
     for name in EXAMPLES {
         command.args(["--example", name]);
     }
-    let examples = executables(&mut command, "example")?;
+    let mut examples = executables(&mut command, "example")?;
+    examples.extend(executables(&mut workspace::build_sideway()?, "bin")?);
 
     let mut guest = Guest::new()?;
     let mut script = FUNCTIONS.to_owned();
@@ -42,7 +46,7 @@ pub fn run(options: vm::Options) -> Result<()> {
         guest.add_file(path, &program)?;
         script += &format!("run_test {name} {program}\n");
     }
-    for name in EXAMPLES {
+    for name in EXAMPLES.into_iter().chain([SIDEWAY]) {
         let mut built = examples.iter();
         let example = built.find(|(example, _)| example == name);
         let (_, path) = example.with_context(|| format!("cargo built no `{name}`"))?;
@@ -56,7 +60,9 @@ pub fn run(options: vm::Options) -> Result<()> {
                /tests/transfer --connect $RDMA_MR_VM_ADDR:18531 $DATA\n";
     script += "run_refusal 'transfer of no file' 'cannot open' \\\n\
                /tests/transfer --connect $RDMA_MR_VM_ADDR:18532 /no/such/file\n";
-    script += "run_program raw_verbs /tests/raw_verbs\n";
+    for name in ["raw_verbs", "adopt_rdma_sys", SIDEWAY] {
+        script += &format!("run_program {name} /tests/{name}\n");
+    }
     script += "run_program 'pingpong --soft' /tests/pingpong --iterations 1000\n";
     // At most 3 % at the median: what the crate promises.
     script += "run_pingpong 'pingpong --device --check 3' \\\n\

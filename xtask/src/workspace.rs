@@ -30,6 +30,15 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
+/// `cargo build` of the example that is a crate of its own, because of the binding that it uses.
+pub fn build_sideway() -> Result<Command> {
+    let mut build = cargo("build");
+    build.args(["--release", "--manifest-path"]);
+    build.arg("examples/adopt_sideway/Cargo.toml");
+    build.arg("--target-dir").arg(target_dir()?);
+    Ok(build)
+}
+
 /// The directory that build products and caches go to.
 pub fn target_dir() -> Result<PathBuf> {
     let directory = metadata()?["target_directory"].as_str().map(PathBuf::from);

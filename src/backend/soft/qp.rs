@@ -157,14 +157,11 @@ impl QueuePair {
         }
         let length = check_elements(wr.sge, self.inner.caps.max_send_sge)?;
         let invalid = |reason| Err(Error::InvalidWorkRequest { reason });
-        if wr.op.is_atomic() {
+        if let (true, Some(remote)) = (wr.op.is_atomic(), wr.op.remote()) {
             if length != 8 {
                 return invalid("an atomic operation needs 8 bytes of local memory");
             }
-            let addr = wr.op.remote().map_or(0, |remote| remote.addr);
-            if addr % 8 != 0 {
-                return Err(Error::Misaligned { addr, align: 8 });
-            }
+            remote.check_aligned()?;
         }
         if wr.flags.contains(SendFlags::INLINE) {
             if wr.op.writes_locally() {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`devices`], [`Context`] | `ibv_get_device_list`, `ibv_open_device`, `ibv_query_device` |
 //! | [`ProtectionDomain`] | `ibv_alloc_pd`, `ibv_reg_mr`, `ibv_dereg_mr`; or adopted |
+//! | [`owned_mr`], [`lent_mr`] | an `ibv_mr` that other code registered; `ibv_dereg_mr` |
 //! | [`CompletionQueue`] | `ibv_create_cq`, `ibv_poll_cq`, completion channels |
 //! | [`QueuePair`] | `ibv_create_qp` (RC), `ibv_modify_qp`, `ibv_post_send`, `ibv_post_recv` |
 //! | [`SharedRecvQueue`] | `ibv_create_srq`, `ibv_post_srq_recv` |
@@ -36,6 +37,7 @@ pub mod cm;
 mod connect;
 mod cq;
 mod device;
+mod mr;
 mod os;
 mod pd;
 mod port;
@@ -48,6 +50,7 @@ pub use crate::registration::AtomicCap;
 pub use crate::work::QpState;
 pub use cq::CompletionQueue;
 pub use device::{AsyncEvent, Context, DeviceInfo, Limits, devices};
+pub use mr::{lent_mr, owned_mr};
 pub use pd::ProtectionDomain;
 pub use port::Port;
 pub use qp::{QpAddress, QueuePair};

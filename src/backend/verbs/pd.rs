@@ -1,18 +1,19 @@
-//! Protection domains, our own and adopted ones, and the registrations in them.
+//! Protection domains, our own and adopted ones.
 
 use std::any::Any;
 use std::ffi::c_int;
 use std::fmt;
 use std::io;
-use std::mem::{self, ManuallyDrop};
+use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use rdma_sys::{ibv_alloc_pd, ibv_dealloc_pd, ibv_dereg_mr, ibv_mr, ibv_pd, ibv_reg_mr};
+use rdma_sys::{ibv_alloc_pd, ibv_dealloc_pd, ibv_pd, ibv_reg_mr};
 
-use super::{Context, code, invalid, last_error, note_leak};
+use super::mr::Registration;
+use super::{Context, invalid, last_error, note_leak};
 use crate::error::{Error, Result};
-use crate::registration::{Access, AtomicCap, Deregister, Registered, Registrar};
+use crate::registration::{Access, AtomicCap, Registered, Registrar};
 
 /// A protection domain (`struct ibv_pd`): what registers memory, and what queue pairs are made in.
 ///
@@ -170,55 +171,12 @@ unsafe impl Registrar for ProtectionDomain {
         Ok(Registered {
             lkey,
             rkey,
-            handle: Box::new(Registration {
-                mr: Some(mr),
-                pd: ManuallyDrop::new(Arc::clone(&self.inner)),
-            }),
+            handle: Box::new(Registration::new(mr, Some(Arc::clone(&self.inner)))),
         })
     }
 
     /// What the device said when it was opened (`ibv_query_device`).
     fn atomic_cap(&self) -> AtomicCap {
         self.inner.context.limits().atomic_cap
-    }
-}
-
-/// A registration in force, or one that has ended (`mr` is `None`).
-struct Registration {
-    mr: Option<NonNull<ibv_mr>>,
-    /// Taken out once it has ended: what is leaked keeps the protection domain.
-    pd: ManuallyDrop<Arc<Inner>>,
-}
-
-// SAFETY: the verbs may deregister from any thread; through `&self` nothing is reached.
-unsafe impl Send for Registration {}
-// SAFETY: as above.
-unsafe impl Sync for Registration {}
-
-// SAFETY: DEREG-1 is ibv_dereg_mr's promise when it returns 0. DEREG-2: the pointer is kept on any
-// other value. DEREG-3: `Drop` only counts the leak.
-unsafe impl Deregister for Registration {
-    /// `ibv_dereg_mr`; may block in the kernel. A second call after success does nothing.
-    fn deregister(&mut self) -> io::Result<()> {
-        let Some(mr) = self.mr else {
-            return Ok(());
-        };
-        // SAFETY: registered and not deregistered yet; its protection domain is alive.
-        let ret = unsafe { ibv_dereg_mr(mr.as_ptr()) };
-        if ret != 0 {
-            return Err(code(ret));
-        }
-        self.mr = None;
-        // SAFETY: `mr` was `Some` until now, so this runs once; `pd` is not used after it.
-        unsafe { ManuallyDrop::drop(&mut self.pd) };
-        Ok(())
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        if self.mr.is_some() {
-            note_leak();
-        }
     }
 }

@@ -75,12 +75,7 @@ fn check(wr: &SendWr<'_>, list: &SgeList, caps: &QpCaps) -> Result<()> {
         }
     }
     if let (true, Some(remote)) = (wr.op.is_atomic(), wr.op.remote()) {
-        if remote.addr % 8 != 0 {
-            return Err(Error::Misaligned {
-                addr: remote.addr,
-                align: 8,
-            });
-        }
+        remote.check_aligned()?;
         if list.count != 1 || list.bytes != 8 {
             return refuse("an atomic's result takes one scatter/gather element of 8 bytes");
         }

@@ -8,9 +8,10 @@ use std::task::Poll;
 
 use super::Endpoint;
 use super::drain::Drain;
+use super::request::SendRequest;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Holder};
-use crate::mr::MrAccess;
+use crate::mr::{MrAccess, Remote, RemoteMut};
 use crate::op::Begin;
 use crate::op::gather::Holding;
 use crate::op::number::OpId;
@@ -19,7 +20,7 @@ use crate::op::queue::done::Done;
 use crate::op::queue::ring::Ring;
 use crate::op::queue::ticket::{Outcome, Ticket, Waiting};
 use crate::sync::UnsafeCell;
-use crate::work::{QueuePair, RemoteAddr, SendFlags, SendOp};
+use crate::work::{QueuePair, SendFlags, SendOp};
 
 /// A queue pair whose operations are futures, for any number of tasks and threads at a time.
 ///
@@ -125,76 +126,76 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
         T: MrAccess + ?Sized,
     {
         let hold = from.begin_read_async().await?;
-        self.post(hold, SendOp::Send { imm }, SendFlags::empty())
+        self.request(hold, |hold| Ok(SendRequest::send(hold, imm)))
             .await
     }
 
-    /// RDMA WRITE of the bytes to the peer's memory.
+    /// RDMA WRITE of the bytes to the front of the peer's.
     ///
     /// # Errors
-    /// As [`post`](Self::post), and what [`Begin`] says.
-    pub async fn write<T>(&self, from: &T, to: RemoteAddr) -> Result<Done>
+    /// As [`post`](Self::post), and what [`Begin`] and [`SendRequest::write`] say: the peer's bytes are
+    /// checked when it is this one's turn.
+    pub async fn write<T>(&self, from: &T, mut to: impl RemoteMut) -> Result<Done>
     where
         T: MrAccess + ?Sized,
     {
         let hold = from.begin_read_async().await?;
-        let op = SendOp::Write {
-            remote: to,
-            imm: None,
-        };
-        self.post(hold, op, SendFlags::empty()).await
+        self.request(hold, |hold| SendRequest::write(hold, &mut to, None))
+            .await
     }
 
     /// RDMA WRITE that uses up one of the peer's receives, too, and completes there with `imm`.
     ///
     /// # Errors
-    /// As [`post`](Self::post), and what [`Begin`] says.
-    pub async fn write_with_imm<T>(&self, from: &T, to: RemoteAddr, imm: u32) -> Result<Done>
+    /// As [`write`](Self::write).
+    pub async fn write_with_imm<T>(
+        &self,
+        from: &T,
+        mut to: impl RemoteMut,
+        imm: u32,
+    ) -> Result<Done>
     where
         T: MrAccess + ?Sized,
     {
         let hold = from.begin_read_async().await?;
-        let op = SendOp::Write {
-            remote: to,
-            imm: Some(imm),
-        };
-        self.post(hold, op, SendFlags::empty()).await
+        self.request(hold, |hold| SendRequest::write(hold, &mut to, Some(imm)))
+            .await
     }
 
-    /// RDMA READ of the peer's memory into the bytes.
+    /// RDMA READ of the front of the peer's bytes into these.
     ///
     /// # Errors
-    /// As [`post`](Self::post), and what [`Begin`] says.
-    pub async fn read<T>(&self, into: &T, from: RemoteAddr) -> Result<Done>
+    /// As [`write`](Self::write), with what [`SendRequest::read`] says.
+    pub async fn read<T>(&self, into: &T, from: impl Remote) -> Result<Done>
     where
         T: MrAccess + ?Sized,
     {
         let hold = into.begin_write_async().await?;
-        self.post(hold, SendOp::Read { remote: from }, SendFlags::empty())
+        self.request(hold, |hold| SendRequest::read(hold, &from))
             .await
     }
 
     /// FETCH_ADD on the peer's integer; its value before comes into the 8 bytes.
     ///
     /// # Errors
-    /// As [`post`](Self::post), and what [`Begin`] says.
-    pub async fn fetch_add<T>(&self, into: &T, remote: RemoteAddr, add: u64) -> Result<Done>
+    /// As [`write`](Self::write), with what [`SendRequest::fetch_add`] says.
+    pub async fn fetch_add<T>(&self, into: &T, remote: impl Remote, add: u64) -> Result<Done>
     where
         T: MrAccess + ?Sized,
     {
         let hold = into.begin_write_async().await?;
-        self.post(hold, SendOp::FetchAdd { remote, add }, SendFlags::empty())
+        self.request(hold, |hold| SendRequest::fetch_add(hold, &remote, add))
             .await
     }
 
     /// CMP_SWAP on the peer's integer; its value before comes into the 8 bytes.
     ///
     /// # Errors
-    /// As [`post`](Self::post), and what [`Begin`] says.
+    /// As [`write`](Self::write), with what [`SendRequest::compare_swap`] says.
     pub async fn compare_swap<T>(
         &self,
         into: &T,
-        remote: RemoteAddr,
+        remote: impl Remote,
         compare: u64,
         swap: u64,
     ) -> Result<Done>
@@ -202,12 +203,10 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
         T: MrAccess + ?Sized,
     {
         let hold = into.begin_write_async().await?;
-        let op = SendOp::CompareSwap {
-            remote,
-            compare,
-            swap,
-        };
-        self.post(hold, op, SendFlags::empty()).await
+        self.request(hold, |hold| {
+            SendRequest::compare_swap(hold, &remote, compare, swap)
+        })
+        .await
     }
 
     /// Posts a receive: the peer's next message, or the immediate data of its WRITE, goes there.
@@ -231,10 +230,8 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
     /// shared receive queue takes no receives). If it was not posted, the holds are released.
     pub async fn post<H: Holding>(&self, holds: H, op: SendOp, flags: SendFlags) -> Result<Done> {
         let flags = flags | SendFlags::SIGNALED;
-        self.run(&self.sends, holds, |endpoint, holds, ticket| {
-            endpoint.post_watched(holds, op, flags, Some(ticket))
-        })
-        .await
+        self.request(holds, |holds| Ok(SendRequest { holds, op, flags }))
+            .await
     }
 
     /// A receive over holds that were begun before.
@@ -248,12 +245,24 @@ impl<Q: QueuePair> AsyncQueuePair<Q> {
         .await
     }
 
+    /// What `request` makes of the holds each time that it is tried.
+    async fn request<H: Holding>(
+        &self,
+        holds: H,
+        mut request: impl FnMut(H) -> Result<SendRequest<H>, Rejected<H>>,
+    ) -> Result<Done> {
+        self.run(&self.sends, holds, |endpoint, holds, ticket| {
+            endpoint.post_watched(request(holds)?, Some(ticket))
+        })
+        .await
+    }
+
     /// Waits for a turn and for room, posts, and waits for the completion.
     async fn run<H: Holding>(
         &self,
         side: &Side<Q::Cq>,
         mut holds: H,
-        post: impl Fn(&mut Endpoint<Q>, H, Pin<&Ticket>) -> Result<OpId, Rejected<H>>,
+        mut post: impl FnMut(&mut Endpoint<Q>, H, Pin<&Ticket>) -> Result<OpId, Rejected<H>>,
     ) -> Result<Done> {
         let ticket = pin!(Ticket::new());
         let ticket = ticket.as_ref();

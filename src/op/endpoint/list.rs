@@ -3,24 +3,14 @@
 use std::fmt;
 use std::mem::ManuallyDrop;
 
-use super::{Endpoint, needs};
+use super::Endpoint;
+use super::request::{SendRequest, check_send};
 use crate::error::{Error, Result};
 use crate::gate::Holder;
 use crate::op::gather::{Holding, check_kind};
 use crate::op::number::OpId;
 use crate::op::queue::poster::Poster;
-use crate::work::{BadWr, QueuePair, RecvWr, SendFlags, SendOp, SendWr};
-
-/// One work request of a list for [`Endpoint::post_list`].
-#[derive(Debug)]
-pub struct SendRequest<H: Holding> {
-    /// This side's bytes.
-    pub holds: H,
-    /// What to do.
-    pub op: SendOp,
-    /// How.
-    pub flags: SendFlags,
-}
+use crate::work::{BadWr, QueuePair, RecvWr, SendFlags, SendWr};
 
 /// A list of which not all was posted. The holds of what was not are released (rule R10).
 #[derive(Debug)]
@@ -72,17 +62,14 @@ impl<Q: QueuePair> Endpoint<Q> {
         &mut self,
         list: [SendRequest<H>; N],
     ) -> Result<OpId, PartlyPosted> {
-        let plan = list.map(|request| {
-            let flags = request.flags;
-            (request.holds, needs(&request.op), flags, request.op)
-        });
+        let plan = list.map(|request| (request.holds, request.flags, request.op));
         let (qp, sends) = self.qp_and_sends();
-        post(sends, plan, |ids, plan| {
+        post(sends, plan, check_send, |ids, plan| {
             let wrs: [SendWr<'_>; N] = std::array::from_fn(|at| SendWr {
                 wr_id: ids[at].wr_id(),
                 sge: plan[at].0.sges(),
-                op: plan[at].3,
-                flags: plan[at].2,
+                op: plan[at].2,
+                flags: plan[at].1,
             });
             // SAFETY: POST-1, POST-3 as for one: the ring keeps the holds.
             unsafe { qp.post_send_list(&wrs) }
@@ -97,9 +84,10 @@ impl<Q: QueuePair> Endpoint<Q> {
         &mut self,
         list: [H; N],
     ) -> Result<OpId, PartlyPosted> {
-        let plan = list.map(|holds| (holds, Holder::NicWrite, SendFlags::SIGNALED, ()));
+        let plan = list.map(|holds| (holds, SendFlags::SIGNALED, ()));
+        let check = |holds: &H, (): &()| check_kind(holds, Holder::NicWrite);
         let (qp, recvs) = self.qp_and_recvs();
-        post(recvs, plan, |ids, plan| {
+        post(recvs, plan, check, |ids, plan| {
             let wrs: [RecvWr<'_>; N] = std::array::from_fn(|at| RecvWr {
                 wr_id: ids[at].wr_id(),
                 sge: plan[at].0.sges(),
@@ -110,13 +98,14 @@ impl<Q: QueuePair> Endpoint<Q> {
     }
 }
 
-/// Holds, of what kind they are to be, and how and what is posted.
-type Plan<H, T> = (H, Holder, SendFlags, T);
+/// Holds, and how and what is posted.
+type Plan<H, T> = (H, SendFlags, T);
 
-/// Takes all of `plan` into the ring, posts, and keeps what was posted.
+/// Takes all of `plan` into the ring if each passes the check, posts, and keeps what was posted.
 fn post<H: Holding, T, const N: usize>(
     poster: &mut Poster,
     mut plan: [Plan<H, T>; N],
+    check: impl Fn(&H, &T) -> Result<()>,
     post: impl FnOnce(&[OpId; N], &[Plan<H, T>; N]) -> Result<(), BadWr>,
 ) -> Result<OpId, PartlyPosted> {
     let mut chain = poster.chain();
@@ -127,8 +116,8 @@ fn post<H: Holding, T, const N: usize>(
         posted,
         error,
     };
-    let admitted = plan.iter_mut().try_for_each(|(holds, needs, flags, _)| {
-        check_kind(holds, *needs)?;
+    let admitted = plan.iter_mut().try_for_each(|(holds, flags, what)| {
+        check(holds, what)?;
         chain.admit(holds, *flags).map(drop)
     });
     if let Err(error) = admitted {

@@ -4,6 +4,7 @@
 pub(super) mod drain;
 pub(super) mod future;
 pub(super) mod list;
+pub(super) mod request;
 pub(super) mod shared;
 
 use std::fmt;
@@ -19,7 +20,9 @@ use super::queue::poster::Poster;
 use super::queue::ticket::Ticket;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Holder;
-use crate::work::{CompletionQueue, QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr};
+use crate::mr::{Remote, RemoteMut};
+use crate::work::{CompletionQueue, QueuePair, RecvWr, SendFlags, SendOp, SendWr};
+use request::{SendRequest, check_send};
 
 /// A queue pair with the holds of what is outstanding on it.
 ///
@@ -146,61 +149,62 @@ impl<Q: QueuePair> Endpoint<Q> {
     ///
     /// # Errors
     /// The holds, as they were, with what [`post`](Self::post) says.
+    #[inline]
     pub fn send<H: Holding>(&mut self, from: H, imm: Option<u32>) -> Result<OpId, Rejected<H>> {
-        self.post(from, SendOp::Send { imm }, SendFlags::SIGNALED)
+        self.post_watched(SendRequest::send(from, imm), None)
     }
 
-    /// RDMA WRITE of the bytes to the peer's memory. Does not wait.
+    /// RDMA WRITE of the bytes to the front of the peer's. Does not wait.
     ///
     /// # Errors
-    /// The holds, as they were, with what [`post`](Self::post) says.
+    /// The holds, as they were, with what [`SendRequest::write`] and [`post`](Self::post) say.
+    #[inline]
     pub fn write<H: Holding>(
         &mut self,
         from: H,
-        remote: RemoteAddr,
+        to: impl RemoteMut,
         imm: Option<u32>,
     ) -> Result<OpId, Rejected<H>> {
-        self.post(from, SendOp::Write { remote, imm }, SendFlags::SIGNALED)
+        self.post_watched(SendRequest::write(from, to, imm)?, None)
     }
 
-    /// RDMA READ of the peer's memory into the bytes. Does not wait.
+    /// RDMA READ of the front of the peer's bytes into these. Does not wait.
     ///
     /// # Errors
-    /// The holds, as they were, with what [`post`](Self::post) says.
-    pub fn read<H: Holding>(&mut self, into: H, remote: RemoteAddr) -> Result<OpId, Rejected<H>> {
-        self.post(into, SendOp::Read { remote }, SendFlags::SIGNALED)
+    /// The holds, as they were, with what [`SendRequest::read`] and [`post`](Self::post) say.
+    #[inline]
+    pub fn read<H: Holding>(&mut self, into: H, from: impl Remote) -> Result<OpId, Rejected<H>> {
+        self.post_watched(SendRequest::read(into, from)?, None)
     }
 
     /// FETCH_ADD on the peer's integer; its value before comes into the 8 bytes. Does not wait.
     ///
     /// # Errors
-    /// The holds, as they were, with what [`post`](Self::post) says.
+    /// The holds, as they were, with what [`SendRequest::fetch_add`] and [`post`](Self::post) say.
+    #[inline]
     pub fn fetch_add<H: Holding>(
         &mut self,
         into: H,
-        remote: RemoteAddr,
+        remote: impl Remote,
         add: u64,
     ) -> Result<OpId, Rejected<H>> {
-        self.post(into, SendOp::FetchAdd { remote, add }, SendFlags::SIGNALED)
+        self.post_watched(SendRequest::fetch_add(into, remote, add)?, None)
     }
 
     /// CMP_SWAP on the peer's integer; its value before comes into the 8 bytes. Does not wait.
     ///
     /// # Errors
-    /// The holds, as they were, with what [`post`](Self::post) says.
+    /// The holds, as they were, with what [`SendRequest::compare_swap`] and [`post`](Self::post) say.
+    #[inline]
     pub fn compare_swap<H: Holding>(
         &mut self,
         into: H,
-        remote: RemoteAddr,
+        remote: impl Remote,
         compare: u64,
         swap: u64,
     ) -> Result<OpId, Rejected<H>> {
-        let op = SendOp::CompareSwap {
-            remote,
-            compare,
-            swap,
-        };
-        self.post(into, op, SendFlags::SIGNALED)
+        let request = SendRequest::compare_swap(into, remote, compare, swap)?;
+        self.post_watched(request, None)
     }
 
     /// Posts any operation to the send queue (`ibv_post_send`). Does not wait. One that is not
@@ -218,18 +222,17 @@ impl<Q: QueuePair> Endpoint<Q> {
         op: SendOp,
         flags: SendFlags,
     ) -> Result<OpId, Rejected<H>> {
-        self.post_watched(holds, op, flags, None)
+        self.post_watched(SendRequest { holds, op, flags }, None)
     }
 
     #[inline]
     pub(in crate::op) fn post_watched<H: Holding>(
         &mut self,
-        holds: H,
-        op: SendOp,
-        flags: SendFlags,
+        request: SendRequest<H>,
         ticket: Option<Pin<&Ticket>>,
     ) -> Result<OpId, Rejected<H>> {
-        if let Err(error) = check_kind(&holds, needs(&op)) {
+        let SendRequest { holds, op, flags } = request;
+        if let Err(error) = check_send(&holds, &op) {
             return Err(Rejected::new(holds, error));
         }
         let qp = self.qp.as_ref().expect(ALIVE);
@@ -373,16 +376,6 @@ impl<Q: QueuePair> Drop for Endpoint<Q> {
         if self.end().is_err() {
             self.abandon();
         }
-    }
-}
-
-/// What the NIC does with the bytes of that operation (R13).
-#[inline]
-pub(in crate::op) fn needs(op: &SendOp) -> Holder {
-    if op.writes_locally() {
-        Holder::NicWrite
-    } else {
-        Holder::NicRead
     }
 }
 
