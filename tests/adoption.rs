@@ -164,6 +164,17 @@ fn r14_close_gives_the_keepalive_back() {
 }
 
 #[test]
+fn r19_the_keys_are_the_owners_to_change() {
+    let pair = Pair::stepped();
+    let (mr, log, _) = adopted(&pair, MrOptions::new(), LOCAL);
+    let keys = (mr.lkey(), mr.rkey());
+    assert_eq!(kind(mr.rotate_keys()), ErrorKind::Unsupported);
+    assert_eq!((mr.lkey(), mr.rkey()), keys);
+    mr.close().unwrap();
+    assert_eq!(logged(&log), ["deregistered", "freed"]);
+}
+
+#[test]
 fn r14_close_with_an_operation_in_flight_gives_the_region_back() {
     let mut pair = Pair::stepped();
     let (mr, log, refuse) = adopted(&pair, MrOptions::new(), LOCAL);

@@ -148,7 +148,8 @@ impl MrOptions {
     ///
     /// When the region ends, after its last operation, the registration is ended by
     /// [`registered.handle`](crate::registration::Registered::handle), and then `keepalive` is dropped,
-    /// which keeps the memory, and what the handle needs (rule R14).
+    /// which keeps the memory, and what the handle needs (rule R14). Its keys can't be rotated here:
+    /// [`rotate_keys`](LocalMr::rotate_keys) fails with [`Error::Register`].
     /// [`close`](LocalMr::close) gives `keepalive` back, by
     /// [`Memory::into_keepalive`]. If the provider refuses to deregister in a drop, `keepalive` is leaked.
     ///

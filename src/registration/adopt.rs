@@ -64,14 +64,16 @@ impl Registration {
             keepalive,
         };
         match Memory::new(memory) {
-            // No rights are put in force later: there is nobody to do it.
-            Ok(memory) => Ok(Self::in_force(
-                Arc::new(Nobody),
-                memory,
-                access,
-                false,
-                registered,
-            )),
+            Ok(memory) => {
+                let granted = access.lets_peers_write();
+                Ok(Self::in_force(
+                    Arc::new(Nobody),
+                    memory,
+                    access,
+                    registered,
+                    granted,
+                ))
+            }
             Err(Rejected { value, error }) => {
                 let adoption = Adoption {
                     addr,

@@ -57,8 +57,8 @@ impl Registration {
                 registrar,
                 memory,
                 access,
-                remote_write_granted,
                 registered,
+                remote_write_granted,
             )),
             Err(error) => Err(Rejected::new(memory, Error::Register(error))),
         }
@@ -68,8 +68,8 @@ impl Registration {
         registrar: Arc<dyn Registrar>,
         memory: Memory,
         access: Access,
-        remote_write_granted: bool,
         registered: Registered,
+        remote_write_granted: bool,
     ) -> Self {
         let Registered { lkey, rkey, handle } = registered;
         Registration {
