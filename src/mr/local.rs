@@ -117,7 +117,7 @@ impl LocalMr {
     fn end(&mut self) -> Result<()> {
         self.part().must_be_free()?;
         // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
-        let registration = &mut unsafe { self.region.get_mut() }.registration;
+        let registration = unsafe { self.region.registration_mut() };
         let others = Arc::strong_count(registration) - 1;
         match Arc::get_mut(registration) {
             Some(alone) => alone.end().map_err(Error::Deregister),

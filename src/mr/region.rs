@@ -77,19 +77,30 @@ impl RegionRef {
 
     /// # Safety
     /// - **REGION-3**: the region lives for `'a`: its handle is borrowed that long, or the caller
-    ///   owns a hold that long; and nobody changes it through [`get_mut`](Self::get_mut).
+    ///   owns a hold that long; and nobody changes it through [`bytes_mut`](Self::bytes_mut).
     #[inline]
     pub(crate) unsafe fn get<'a>(self) -> &'a Region {
         // SAFETY: REGION-3.
         unsafe { self.0.as_ref() }
     }
 
+    /// Where its bytes start, and how many there are. Not all of the region: its gate is on the roll of
+    /// the registration, and who rotates another part's keys may be looking at it.
+    ///
     /// # Safety
     /// - **REGION-4**: the caller borrows the handle mutably for `'a` and has seen that the gate is
-    ///   free: nobody else has a way to the region.
-    pub(crate) unsafe fn get_mut<'a>(mut self) -> &'a mut Region {
-        // SAFETY: REGION-4.
-        unsafe { self.0.as_mut() }
+    ///   free: nobody else has a way to what is changed.
+    pub(crate) unsafe fn bytes_mut<'a>(self) -> (&'a mut NonNull<u8>, &'a mut usize) {
+        let region = self.0.as_ptr();
+        // SAFETY: REGION-4; two fields, neither of them the member.
+        unsafe { (&mut (*region).addr, &mut (*region).length) }
+    }
+
+    /// # Safety
+    /// - **REGION-4**.
+    pub(crate) unsafe fn registration_mut<'a>(self) -> &'a mut Arc<Registration> {
+        // SAFETY: REGION-4; a field of its own.
+        unsafe { &mut (*self.0.as_ptr()).registration }
     }
 
     /// Takes the region out of its place.

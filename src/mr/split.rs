@@ -30,7 +30,8 @@ impl LocalMr {
     /// [`Error::RangeOutside`] if `at` is beyond the end, [`Error::EmptyRange`] if one side would be
     /// empty, [`Error::Held`] if an operation is in flight. The region is as it was then.
     pub fn split_to(&mut self, at: usize) -> Result<LocalMr> {
-        let region = self.splittable(at)?;
+        self.check_split(at)?;
+        let region = self.part().region();
         let front = RegionRef::new(Region {
             member: Member::new(region.member.gate.alike()),
             addr: region.addr,
@@ -38,9 +39,11 @@ impl LocalMr {
             registration: Arc::clone(&region.registration),
             shared: region.shared,
         });
+        // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
+        let (addr, length) = unsafe { self.region.bytes_mut() };
         // SAFETY: PART-1: `at` lies within the region.
-        region.addr = unsafe { region.addr.add(at) };
-        region.length -= at;
+        *addr = unsafe { addr.add(at) };
+        *length -= at;
         Ok(LocalMr::new(front))
     }
 
@@ -72,7 +75,8 @@ impl LocalMr {
         }
         drop(next);
         // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
-        unsafe { self.region.get_mut() }.length += length;
+        let (_, own) = unsafe { self.region.bytes_mut() };
+        *own += length;
         Ok(())
     }
 
@@ -115,15 +119,13 @@ impl LocalMr {
         back.must_be_free()
     }
 
-    /// The region, to be changed, if it can be split at `at`.
-    fn splittable(&mut self, at: usize) -> Result<&mut Region> {
+    /// Whether it can be split at `at`.
+    fn check_split(&self, at: usize) -> Result<()> {
         let part = self.part();
         // Both sides must hold a byte, and lie inside.
         part.slice(..at)?;
         part.slice(at..)?;
-        part.must_be_free()?;
-        // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
-        Ok(unsafe { self.region.get_mut() })
+        part.must_be_free()
     }
 }
 

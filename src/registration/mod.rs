@@ -125,7 +125,7 @@ impl Registration {
     /// Registers the memory once more, with those rights, which were validated, and publishes that.
     /// What was in force before is retired. Blocks in the kernel.
     pub(crate) fn rotate(&self, access: Access) -> Result<()> {
-        let (addr, length) = (self.memory.addr(), self.memory.length());
+        let (addr, length) = self.bytes();
         // SAFETY: REG-4: as in `new`.
         let registered = unsafe { self.registrar.register(addr, length, access) };
         let Registered { lkey, rkey, handle } = registered.map_err(Error::Register)?;
