@@ -271,13 +271,13 @@ impl<'a, const N: usize> Gather<'a, N> {
 
     /// None held yet; fails if the NIC may not do that with them.
     fn start(&self, holder: Holder) -> Result<Holds<N>> {
-        let mut holds = Holds {
+        let holds = Holds {
             words: [HoldWord::NONE; N],
             count: 0,
             sges: [Sge::default(); N],
         };
-        for (sge, mr) in holds.sges.iter_mut().zip(self.mrs) {
-            *sge = element_for(checked(mr, holder)?, holder)?;
+        for mr in self.mrs {
+            checked(mr, holder)?;
         }
         Ok(holds)
     }

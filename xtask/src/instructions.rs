@@ -4,7 +4,7 @@
 //!
 //! Libraries for instruction counts exist; none tells which instructions were locked ones.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Sub;
 use std::path::Path;
 use std::process::Command;
@@ -147,12 +147,7 @@ impl Promise {
 }
 
 /// Runs one shape under callgrind.
-fn profile(
-    program: &Path,
-    shape: &str,
-    times: u64,
-    locked: &BTreeMap<u64, String>,
-) -> Result<Count> {
+fn profile(program: &Path, shape: &str, times: u64, locked: &BTreeSet<u64>) -> Result<Count> {
     let output = tempfile::NamedTempFile::new()?;
     let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
     out_file.push(output.path());
@@ -171,8 +166,8 @@ fn profile(
 
 /// Where a disassembly has instructions that lock the bus, or the line: `lock …`, and `xchg` with
 /// memory, which needs no prefix.
-fn locked_instructions(disassembly: &str) -> BTreeMap<u64, String> {
-    let mut found = BTreeMap::new();
+fn locked_instructions(disassembly: &str) -> BTreeSet<u64> {
+    let mut found = BTreeSet::new();
     for line in disassembly.lines() {
         let Some((address, instruction)) = line.split_once(":\t") else {
             continue;
@@ -180,14 +175,14 @@ fn locked_instructions(disassembly: &str) -> BTreeMap<u64, String> {
         let is_locked = instruction.starts_with("lock ")
             || instruction.starts_with("xchg") && instruction.contains('(');
         if is_locked && let Ok(address) = u64::from_str_radix(address.trim(), 16) {
-            found.insert(address, instruction.to_owned());
+            found.insert(address);
         }
     }
     found
 }
 
 /// Adds up a dump of callgrind's, with absolute addresses and full names.
-fn count(dump: &str, program: &str, locked: &BTreeMap<u64, String>) -> Option<Count> {
+fn count(dump: &str, program: &str, locked: &BTreeSet<u64>) -> Option<Count> {
     let mut total = Count {
         instructions: 0,
         locked: 0,
@@ -208,7 +203,7 @@ fn count(dump: &str, program: &str, locked: &BTreeMap<u64, String>) -> Option<Co
             total.instructions += executed;
             if !inside {
                 total.elsewhere += executed;
-            } else if locked.contains_key(&address) {
+            } else if locked.contains(&address) {
                 total.locked += executed;
             }
         }
@@ -231,7 +226,7 @@ mod tests {
     100e:\tlock xadd %rax,(%rdi)
 ";
         let found = locked_instructions(disassembly);
-        let addresses: Vec<u64> = found.into_keys().collect();
+        let addresses: Vec<u64> = found.into_iter().collect();
         assert_eq!(addresses, [0x1000, 0x1007, 0x100e]);
     }
 
@@ -256,7 +251,7 @@ cfn=malloc
 calls=1 0x1000 0
 0x1004 12 70
 ";
-        let locked = BTreeMap::from([(0x1000, "lock xadd".to_owned())]);
+        let locked = BTreeSet::from([0x1000]);
         let expected = Count {
             instructions: 13,
             locked: 5,
