@@ -12,7 +12,7 @@ use rdma_mr::work::QpCaps;
 use crate::futures::Futures;
 use crate::layers::{ByEndpoint, HoldAsId};
 use crate::plain::Plain;
-use crate::report::Report;
+use crate::report::{NAMES, Report};
 use crate::wire::{Bare, Patience, Queues, Wire};
 use crate::{Failure, Options};
 
@@ -163,6 +163,23 @@ fn sides<W: Wire, S>(
     Ok(Two(both, options.yields))
 }
 
+type Contestants<'a, W> = [Box<dyn Contestant<W> + 'a>; NAMES.len()];
+
+/// Who takes part, by the names in [`NAMES`].
+fn contestants<'a, W: Wire + 'a>(
+    wire: &W,
+    options: &Options,
+) -> Result<Contestants<'a, W>, Failure> {
+    Ok([
+        Box::new(sides(wire, options, Plain::<W>::new)?),
+        Box::new(sides(wire, options, Plain::<W>::new)?),
+        Box::new(sides(wire, options, Plain::<Queues<W::Qp>>::new)?),
+        Box::new(sides(wire, options, HoldAsId::new)?),
+        Box::new(sides(wire, options, ByEndpoint::new)?),
+        Box::new(Futures::new(wire, options)?),
+    ])
+}
+
 /// Plays all of it, and prints how it went.
 pub fn run<W: Wire>(wire: &W, options: &Options) -> Result<(), Failure> {
     let caps = QpCaps {
@@ -177,40 +194,23 @@ pub fn run<W: Wire>(wire: &W, options: &Options) -> Result<(), Failure> {
         },
     };
     let mut endpoints = wire.pair(caps)?.map(Endpoint::new);
-    let mut contestants: [(&str, Box<dyn Contestant<W>>); 6] = [
-        ("plain", Box::new(sides(wire, options, Plain::<W>::new)?)),
-        (
-            "plain again",
-            Box::new(sides(wire, options, Plain::<W>::new)?),
-        ),
-        (
-            "bare queues",
-            Box::new(sides(wire, options, Plain::<Queues<W::Qp>>::new)?),
-        ),
-        (
-            "hold as wr_id",
-            Box::new(sides(wire, options, HoldAsId::new)?),
-        ),
-        ("endpoint", Box::new(sides(wire, options, ByEndpoint::new)?)),
-        ("async", Box::new(Futures::new(wire, options)?)),
-    ];
-    let names = contestants.each_ref().map(|(name, _)| *name);
     let mut number = 0;
-    let mut play = |at: usize, count: usize, times: &mut Vec<u64>, endpoints| {
-        let first = number;
-        number += count as u64;
-        contestants[at].1.play(endpoints, first..number, times)
-    };
-    // The first rounds are for the caches, and for who was asleep.
-    for at in 0..names.len() {
-        endpoints = play(at, options.block, &mut Vec::new(), endpoints)?;
-    }
     // Shuffled each time: nobody always has the same one before it.
-    let mut order: [usize; 6] = std::array::from_fn(|at| at);
+    let mut order: [usize; NAMES.len()] = std::array::from_fn(|at| at);
     let mut rng = SmallRng::seed_from_u64(64);
-    let mut calmest: Option<Report> = None;
+    let (mut reports, mut gone) = (Vec::new(), Vec::new());
     for _ in 0..options.contests {
-        let mut times = [const { Vec::new() }; 6];
+        let mut contestants = contestants(wire, options)?;
+        let mut play = |at: usize, count: usize, times: &mut Vec<u64>, endpoints| {
+            let first = number;
+            number += count as u64;
+            contestants[at].play(endpoints, first..number, times)
+        };
+        // The first rounds are for the caches, and for who was asleep.
+        for at in 0..NAMES.len() {
+            endpoints = play(at, options.block, &mut Vec::new(), endpoints)?;
+        }
+        let mut times = [const { Vec::new() }; NAMES.len()];
         let mut left = options.iterations;
         while left > 0 {
             let count = left.min(options.block);
@@ -220,17 +220,12 @@ pub fn run<W: Wire>(wire: &W, options: &Options) -> Result<(), Failure> {
             }
             left -= count;
         }
-        let report = Report::new(names, times, options.block);
-        if calmest
-            .as_ref()
-            .is_none_or(|other| report.unrest() < other.unrest())
-        {
-            calmest = Some(report);
-        }
+        reports.push(Report::new(times, options.block));
+        // Kept, so that those of the next contest are somewhere else in memory.
+        gone.push(contestants);
     }
     for endpoint in endpoints {
         endpoint.close().map_err(|(_, error)| error)?;
     }
-    let report = calmest.expect("there was at least one");
-    report.finish(&wire.name(), options)
+    Report::finish(&reports, &wire.name(), options)
 }
