@@ -71,6 +71,14 @@ pub enum Error {
         /// The rights that were asked for.
         access: Access,
     },
+    /// A lease without a right for peers.
+    #[error(
+        "a lease of {access:?} lends nothing: ask for REMOTE_READ, REMOTE_WRITE or REMOTE_ATOMIC"
+    )]
+    NothingLent {
+        /// The rights that were asked for.
+        access: Access,
+    },
     /// A region was to be made of memory that can't be written.
     #[error("the memory is read-only: a region needs memory that can be written; copy it")]
     ReadOnlyMemory,

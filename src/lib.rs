@@ -33,6 +33,7 @@
 //! |---|---|
 //! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`] and [`RemoteMr`], [`Error`]; [`SharedMr`] for what a peer writes at any moment, with [`SharedMrAccess`] |
 //! | [`op`] | operations in flight: [`op::Hold`] and [`op::send_ring`] for those who keep their own queues, [`op::Endpoint`], [`op::Poller`] and [`op::AsyncQueuePair`] for those who don't |
+//! | [`lease`] | bytes lent to peers, with a key of their own that ends when this side says so |
 //! | [`registration`] | what backends implement, where memory comes from |
 //! | [`gate`] | the word itself |
 //! | [`work`] | work requests and completions as plain data |
@@ -65,6 +66,7 @@
 //! | an operation on a [`SharedMr`], `begin_*` to completion | 1 + 1 | 3 loads | 0 | never |
 //! | `split_to` and what is made of it | 0 | 1 load, 1 `Arc` clone, 2 RMWs for the roll | 1 | while another is put there |
 //! | register, `close()` | 2, to be on the roll | – | 7 | in the kernel |
+//! | `lease`, `revoke()` | 1 + 1 | 4 RMWs, not on the region | 3 | if held, and in the kernel |
 //! | `reregister`, `rotate_keys`, `try_retire` | 1 or 2 for each part | – | 7 | in the kernel |
 //!
 //! A refused shared acquisition that lost a race by nanoseconds costs one RMW more, to undo itself.
@@ -88,6 +90,7 @@ pub mod backend;
 mod error;
 pub mod gate;
 mod leaks;
+pub mod lease;
 mod mr;
 pub mod op;
 mod raw;
@@ -97,6 +100,7 @@ pub mod work;
 
 pub use error::{Error, Rejected, Result};
 pub use leaks::{Leaks, leaks};
+pub use lease::{Lease, Lend};
 pub use mr::{
     Chunks, GuardFuture, LocalMr, LocalMrReadAccess, LocalMrSlice, LocalMrSliceMut,
     LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrOptions,
@@ -107,6 +111,7 @@ pub use registration::{Access, LocalMrInner, Retire};
 
 /// What code that uses regions has in scope.
 pub mod prelude {
+    pub use crate::lease::{Lease, Lend};
     pub use crate::op::{Begin, Endpoint};
     pub use crate::{
         Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, SharedMr, SharedMrAccess,

@@ -230,6 +230,36 @@ impl Timer {
     }
 }
 
+/// Something that all of the process share, made when it is first used; in a model, by each execution
+/// anew.
+#[cfg(not(loom))]
+macro_rules! global {
+    ($(#[$about:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        $(#[$about])*
+        static $name: std::sync::LazyLock<$type> = std::sync::LazyLock::new(|| $value);
+    };
+}
+#[cfg(loom)]
+macro_rules! global {
+    ($(#[$about:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        loom::lazy_static! {
+            $(#[$about])*
+            static ref $name: $type = $value;
+        }
+    };
+}
+pub(crate) use global;
+
+/// Runs `call`, which blocks, on a thread that may.
+#[cfg(not(loom))]
+pub(crate) use blocking::unblock;
+
+/// A model has no threads to spare: at once.
+#[cfg(loom)]
+pub(crate) async fn unblock<T>(call: impl FnOnce() -> T) -> T {
+    call()
+}
+
 /// Parks the thread until it is notified or the time has come. In a model the time comes after the
 /// other threads had a turn.
 pub(crate) fn park(listener: impl Listener<()>, until: Option<Instant>) {

@@ -39,33 +39,23 @@ pub struct MrToken {
 }
 
 impl MrToken {
-    /// Of these bytes, with the key and the rights of one registration.
+    /// Of these bytes, with the key and the rights of one registration; `None` if the clock can't express
+    /// the deadline.
     pub(super) fn of(part: Part<'_>, timeout: Duration) -> Option<Self> {
         let inner = part.region().registration.inner().load();
-        MrToken::new(
-            part.addr.as_ptr() as usize,
-            part.length,
-            inner.rkey(),
-            inner.access(),
-            timeout,
-        )
+        let deadline = SystemTime::now().checked_add(timeout)?;
+        Some(Self::new(part, inner.rkey(), inner.access(), deadline))
     }
 
-    /// `None` if the clock can't express the deadline.
-    fn new(
-        addr: usize,
-        length: usize,
-        rkey: u32,
-        access: Access,
-        timeout: Duration,
-    ) -> Option<Self> {
-        Some(MrToken {
-            addr: addr as u64,
-            length: length as u64,
+    /// Of these bytes, by a registration with that key and these rights.
+    pub(crate) fn new(part: Part<'_>, rkey: u32, access: Access, deadline: SystemTime) -> Self {
+        MrToken {
+            addr: part.addr.as_ptr() as u64,
+            length: part.length as u64,
             rkey,
             access,
-            deadline: SystemTime::now().checked_add(timeout)?,
-        })
+            deadline,
+        }
     }
 
     /// Address of the first byte in its owner's address space.

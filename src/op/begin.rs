@@ -29,7 +29,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// See the trait.
     fn begin_read(&self) -> Result<Hold> {
-        begin(self, Holder::NicRead, None)
+        begin(checked(self, Holder::NicRead)?, Holder::NicRead, None)
     }
 
     /// As [`begin_read`](Self::begin_read). Never waits.
@@ -37,7 +37,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Held`] with who has them, and see the trait.
     fn try_begin_read(&self) -> Result<Hold> {
-        try_begin(self, Holder::NicRead)
+        try_begin(checked(self, Holder::NicRead)?, Holder::NicRead)
     }
 
     /// As [`begin_read`](Self::begin_read), at most until `deadline`.
@@ -45,7 +45,8 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Deadline`] with who has them, and see the trait.
     fn begin_read_until(&self, deadline: Instant) -> Result<Hold> {
-        begin(self, Holder::NicRead, Some(deadline))
+        let part = checked(self, Holder::NicRead)?;
+        begin(part, Holder::NicRead, Some(deadline))
     }
 
     /// As [`begin_read`](Self::begin_read), calling `progress` over and over while they are written.
@@ -56,12 +57,13 @@ pub trait Begin: MrAccess {
     where
         Self: Sized,
     {
-        begin_with(self, Holder::NicRead, progress)
+        begin_with(checked(self, Holder::NicRead)?, Holder::NicRead, progress)
     }
 
     /// As [`begin_read`](Self::begin_read), as a future. Needs no runtime.
     fn begin_read_async(&self) -> HoldFuture<'_> {
-        HoldFuture::new(self, Holder::NicRead)
+        let refused = checked(self, Holder::NicRead).err();
+        HoldFuture::new(self.part(), Holder::NicRead, refused)
     }
 
     /// Holds the bytes for an operation that writes them. Blocks the thread while anybody has them.
@@ -69,7 +71,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// See the trait.
     fn begin_write(&self) -> Result<Hold> {
-        begin(self, Holder::NicWrite, None)
+        begin(checked(self, Holder::NicWrite)?, Holder::NicWrite, None)
     }
 
     /// As [`begin_write`](Self::begin_write). Never waits.
@@ -77,7 +79,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Held`] with who has them, and see the trait.
     fn try_begin_write(&self) -> Result<Hold> {
-        try_begin(self, Holder::NicWrite)
+        try_begin(checked(self, Holder::NicWrite)?, Holder::NicWrite)
     }
 
     /// As [`begin_write`](Self::begin_write), at most until `deadline`.
@@ -85,7 +87,8 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Deadline`] with who has them, and see the trait.
     fn begin_write_until(&self, deadline: Instant) -> Result<Hold> {
-        begin(self, Holder::NicWrite, Some(deadline))
+        let part = checked(self, Holder::NicWrite)?;
+        begin(part, Holder::NicWrite, Some(deadline))
     }
 
     /// As [`begin_write`](Self::begin_write), calling `progress` over and over while anybody has
@@ -97,12 +100,13 @@ pub trait Begin: MrAccess {
     where
         Self: Sized,
     {
-        begin_with(self, Holder::NicWrite, progress)
+        begin_with(checked(self, Holder::NicWrite)?, Holder::NicWrite, progress)
     }
 
     /// As [`begin_write`](Self::begin_write), as a future. Needs no runtime.
     fn begin_write_async(&self) -> HoldFuture<'_> {
-        HoldFuture::new(self, Holder::NicWrite)
+        let refused = checked(self, Holder::NicWrite).err();
+        HoldFuture::new(self.part(), Holder::NicWrite, refused)
     }
 }
 
@@ -117,27 +121,20 @@ pub(super) fn try_enter(gate: &Gate, holder: Holder) -> Result<Kind> {
 }
 
 #[inline(always)] // the result is large: in registers, if what is around it is seen
-fn try_begin<T: MrAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
-    let part = checked(mr, holder)?;
+pub(crate) fn try_begin(part: Part<'_>, holder: Holder) -> Result<Hold> {
     let kind = part.enter(holder, |gate| try_enter(gate, holder))?;
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }
 }
 
 #[inline(always)] // as `try_begin`
-fn begin<T: MrAccess + ?Sized>(mr: &T, holder: Holder, deadline: Option<Instant>) -> Result<Hold> {
-    let part = checked(mr, holder)?;
+pub(crate) fn begin(part: Part<'_>, holder: Holder, deadline: Option<Instant>) -> Result<Hold> {
     let kind = part.enter(holder, |gate| gate.enter(holder, deadline))?;
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }
 }
 
-fn begin_with<T: MrAccess + ?Sized>(
-    mr: &T,
-    holder: Holder,
-    progress: impl FnMut(),
-) -> Result<Hold> {
-    let part = checked(mr, holder)?;
+pub(crate) fn begin_with(part: Part<'_>, holder: Holder, progress: impl FnMut()) -> Result<Hold> {
     let kind = part.enter(holder, |gate| gate.enter_with(holder, progress))?;
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }
@@ -156,13 +153,14 @@ pub struct HoldFuture<'a> {
 }
 
 impl<'a> HoldFuture<'a> {
-    fn new<T: MrAccess + ?Sized>(mr: &'a T, holder: Holder) -> Self {
+    /// For a hold that is `refused` from the start, if it is.
+    pub(crate) fn new(part: Part<'a>, holder: Holder, refused: Option<Error>) -> Self {
         HoldFuture {
-            acquire: match checked(mr, holder) {
-                Ok(part) => Ok(part.gate().acquire_async(part.counts(holder))),
-                Err(error) => Err(Some(error)),
+            acquire: match refused {
+                None => Ok(part.gate().acquire_async(part.counts(holder))),
+                refused => Err(refused),
             },
-            part: mr.part(),
+            part,
             holder,
         }
     }

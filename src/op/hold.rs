@@ -96,14 +96,23 @@ impl HoldWord {
         }
     }
 
+    /// The whole region.
+    ///
+    /// # Safety
+    /// - **HOLD-2** for `'a`.
+    unsafe fn whole<'a>(self) -> Part<'a> {
+        // SAFETY: REGION-3 by HOLD-2: the hold keeps the region alive, and as it is.
+        unsafe { Part::whole(self.region()) }
+    }
+
     /// The whole region as a scatter/gather element. By value, lest the hold is kept in memory for it.
     ///
     /// # Safety
     /// - **HOLD-2**.
     #[cold]
     unsafe fn element(self) -> Sge {
-        // SAFETY: REGION-3 by HOLD-2: the hold keeps the region alive.
-        let part = unsafe { Part::whole(self.region()) };
+        // SAFETY: HOLD-2, as required of the caller.
+        let part = unsafe { self.whole() };
         let (lkey, _) = part.region().registration.inner().local();
         element_with(part, lkey)
     }
@@ -173,6 +182,12 @@ impl Hold {
     #[inline]
     pub(super) fn as_sges(&self) -> &[Sge] {
         std::slice::from_ref(&self.sge)
+    }
+
+    /// The whole region that it is a hold on.
+    pub(crate) fn region(&self) -> Part<'_> {
+        // SAFETY: HOLD-2 by HOLD-1: this is the hold.
+        unsafe { self.word.whole() }
     }
 
     /// [`Holder::NicRead`] or [`Holder::NicWrite`].
@@ -248,7 +263,7 @@ fn element_with(part: Part<'_>, lkey: u32) -> Sge {
 }
 
 #[inline]
-pub(super) fn require(access: Access, holder: Holder) -> Result<()> {
+pub(crate) fn require(access: Access, holder: Holder) -> Result<()> {
     match holder {
         Holder::NicWrite => access.require(Access::LOCAL_WRITE),
         _ => Ok(()),

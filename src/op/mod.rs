@@ -18,6 +18,7 @@ mod poll;
 mod queue;
 
 pub use begin::{Begin, HoldFuture};
+pub(crate) use begin::{begin, begin_with, try_begin};
 pub use endpoint::Endpoint;
 pub use endpoint::drain::{Drain, Drained};
 pub use endpoint::future::AsyncQueuePair;
@@ -26,6 +27,7 @@ pub use endpoint::request::SendRequest;
 pub use endpoint::shared::SharedRecv;
 pub use gather::{Gather, GatherFuture, Holding, Holds};
 pub use hold::Hold;
+pub(crate) use hold::require;
 pub use number::OpId;
 pub use poll::dispatch::{Dispatch, Rings};
 pub use poll::poller::Poller;

@@ -39,6 +39,9 @@ impl Access {
     /// The rights with which a peer changes bytes: WRITE and the atomics.
     pub const REMOTE_MUTATION: Access = Access::REMOTE_WRITE.union(Access::REMOTE_ATOMIC);
 
+    /// All rights that are peers'.
+    pub const REMOTE: Access = Access::REMOTE_MUTATION.union(Access::REMOTE_READ);
+
     /// Whether a peer can change bytes with these rights.
     #[must_use]
     pub const fn lets_peers_write(self) -> bool {

@@ -122,13 +122,27 @@ impl Registration {
         self.roll.with(|roll| roll.strike(member));
     }
 
+    /// Registers some of the memory once more, with rights that were validated. Blocks in the kernel.
+    ///
+    /// # Safety
+    /// - **REG-4**: the bytes are of this memory, and it is not freed before the handle has
+    ///   deregistered; nor is the registrar.
+    pub(crate) unsafe fn register(
+        &self,
+        addr: NonNull<u8>,
+        length: usize,
+        access: Access,
+    ) -> Result<Registered> {
+        // SAFETY: REG-4, as required of the caller.
+        unsafe { self.registrar.register(addr, length, access) }.map_err(Error::Register)
+    }
+
     /// Registers the memory once more, with those rights, which were validated, and publishes that.
     /// What was in force before is retired. Blocks in the kernel.
     pub(crate) fn rotate(&self, access: Access) -> Result<()> {
         let (addr, length) = self.bytes();
         // SAFETY: REG-4: as in `new`.
-        let registered = unsafe { self.registrar.register(addr, length, access) };
-        let Registered { lkey, rkey, handle } = registered.map_err(Error::Register)?;
+        let Registered { lkey, rkey, handle } = unsafe { self.register(addr, length, access) }?;
         self.roll.with(|roll| {
             self.inner.publish((lkey, rkey), access);
             roll.replace(handle);

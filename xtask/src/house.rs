@@ -32,6 +32,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "work",
         ],
     ),
+    (
+        "lease",
+        &["error", "gate", "leaks", "mr", "op", "registration", "sync"],
+    ),
     ("backend", &["error", "raw", "registration", "sync", "work"]),
 ];
 

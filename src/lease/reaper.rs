@@ -1,0 +1,165 @@
+//! The end of leases whose time has passed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use event_listener::listener;
+
+use super::Shared;
+use crate::gate::Locked;
+use crate::sync::{global, park, waiters};
+
+/// When a lease that the provider refused to end is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// By when they expire, and where they are.
+type Leases = BTreeMap<(Instant, usize), Arc<Shared>>;
+
+global! {
+    /// All leases in force.
+    static LEASES: Locked<Leases> = Locked::new(Leases::new());
+}
+
+/// Stands for the list of those who wait for leases to expire.
+static PLACE: u8 = 0;
+
+fn address() -> usize {
+    std::ptr::from_ref(&PLACE) as usize
+}
+
+fn key(lease: &Shared) -> (Instant, usize) {
+    (lease.expires, std::ptr::from_ref(lease) as usize)
+}
+
+pub(super) fn enlist(lease: &Arc<Shared>) {
+    let key = key(lease);
+    let first = LEASES.with(|leases| {
+        leases.insert(key, Arc::clone(lease));
+        leases.first_key_value().map(|(first, _)| *first)
+    });
+    if first == Some(key) {
+        waiters(address()).notify(usize::MAX);
+    }
+}
+
+pub(super) fn strike(lease: &Shared) {
+    let entry = LEASES.with(|leases| leases.remove(&key(lease)));
+    // Not the last one: the caller has the lease.
+    drop(entry);
+}
+
+/// What [`reap`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// Leases that it revoked.
+    pub revoked: usize,
+    /// Leases whose time has passed and whose registration the provider refused to end: they are in
+    /// force, and will be tried again.
+    pub refused: usize,
+    /// When to call it next; `None` if there is no lease.
+    pub next: Option<Instant>,
+}
+
+/// Revokes all leases of the process whose time has passed. For those who have a thread that comes by; a
+/// [`Reaper`] does it by itself. Without either, a lease lasts until it is revoked or dropped. Blocks in
+/// the kernel if one has expired.
+///
+/// ```
+/// use std::time::Duration;
+/// use rdma_mr::lease::reap;
+/// use rdma_mr::prelude::*;
+/// use rdma_mr::backend::soft::Nic;
+///
+/// let mr = LocalMr::alloc(&Nic::new().alloc_pd(), 64)?;
+/// let lease = mr.lease(.., Access::REMOTE_READ, Duration::ZERO)?;
+/// reap();
+/// assert!(lease.is_revoked());
+/// # Ok::<(), rdma_mr::Error>(())
+/// ```
+pub fn reap() -> Reaped {
+    let now = Instant::now();
+    let due: Vec<Arc<Shared>> = LEASES.with(|leases| {
+        let due = leases.range(..=(now, usize::MAX));
+        due.map(|(_, lease)| Arc::clone(lease)).collect()
+    });
+    let mut reaped = Reaped::default();
+    for lease in due {
+        match lease.revoke() {
+            Ok(revoked) => reaped.revoked += usize::from(revoked),
+            Err(_) => reaped.refused += 1,
+        }
+    }
+    let first = LEASES.with(|leases| leases.first_key_value().map(|((when, _), _)| *when));
+    reaped.next = match reaped.refused {
+        0 => first,
+        _ => first.map(|first| first.max(now + AGAIN)),
+    };
+    reaped
+}
+
+/// A thread that revokes leases when their time has passed, and sleeps otherwise. Any number of them serve
+/// all leases of the process; one is enough. Dropped, it ends the thread, and waits for it.
+#[derive(Debug)]
+pub struct Reaper {
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Reaper {
+    /// Starts a thread of that name.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use rdma_mr::lease::Reaper;
+    /// use rdma_mr::prelude::*;
+    /// use rdma_mr::backend::soft::Nic;
+    ///
+    /// let _reaper = Reaper::spawn("leases")?;
+    /// let mr = LocalMr::alloc(&Nic::new().alloc_pd(), 64)?;
+    /// let lease = mr.lease(.., Access::REMOTE_WRITE, Duration::from_millis(20))?;
+    /// let bytes = mr.as_slice(); // waits until the lease is over
+    /// assert!(lease.is_revoked() && Instant::now() >= lease.expires());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The operating system's, for a thread.
+    pub fn spawn(name: &str) -> io::Result<Reaper> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let run = move || {
+            loop {
+                // On the list before it looks: it is told of what comes after that.
+                listener!(waiters(address()) => listener);
+                // Ordering: Acquire pairs with the Release in `drop`; nothing else is handed over.
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                park(listener, reap().next);
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
+        Ok(Reaper {
+            thread: Some(thread),
+            stop,
+        })
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        // Ordering: Release pairs with the Acquire in `spawn`.
+        self.stop.store(true, Ordering::Release);
+        waiters(address()).notify(usize::MAX);
+        // A waker that it calls may be what drops it.
+        let thread = self.thread.take();
+        let thread = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
+        // It has nothing to say; a panic of a provider's was printed.
+        let _ = thread.map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,10 @@
+//! Leases on the NIC in software: bytes that are lent, and taken back.
+#![cfg(all(feature = "soft", not(loom)))]
+
+mod fabric;
+#[path = "lease/peers.rs"]
+mod peers;
+#[path = "lease/suite.rs"]
+mod suite;
+
+suite::tests! { [] *fabric::Checked::<fabric::Soft>::open() }
