@@ -45,13 +45,27 @@ mod table {
 mod table {
     use super::Event;
 
+    use std::mem::ManuallyDrop;
+
+    /// Not dropped while a model fails: that would ask loom once more.
+    struct Kept(ManuallyDrop<Event>);
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                // SAFETY: this is its only drop.
+                unsafe { ManuallyDrop::drop(&mut self.0) };
+            }
+        }
+    }
+
     loom::lazy_static! {
-        static ref EVENT: Event = Event::new();
+        static ref EVENT: Kept = Kept(ManuallyDrop::new(Event::new()));
     }
 
     /// One list for all: in a model every gate shares it.
     pub(crate) fn waiters(_address: usize) -> &'static Event {
-        &EVENT
+        &EVENT.0
     }
 }
 

@@ -33,6 +33,8 @@ pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/op/poll/sleep.rs", SLEEP),
     ("src/op/poll/table.rs", TABLE),
     ("src/op/poll/turn.rs", TURN),
+    ("src/lease/mod.rs", LEASE),
+    ("src/gate/locked.rs", LOCKED),
 ];
 
 const GATE: &[Mutant] = &[
@@ -427,4 +429,25 @@ const TABLE: &[Mutant] = &[mutant(
     "self.places.get_mut(place)?, Place::Retired)",
     "self.places.get_mut(place)?, if false { Place::Retired } else { Place::Free })",
     ("poller", "queue_pairs_come_and_go_while_another_polls"),
+)];
+
+const LEASE: &[Mutant] = &[mutant(
+    "the bytes are given back before the registration has ended",
+    "in_force.end()?;",
+    "let early = unsafe { ManuallyDrop::take(&mut in_force.hold) }; drop(early); in_force.end()?; \
+     std::mem::forget(grant.take()); return Ok(true);",
+    (
+        "lease",
+        "a_reader_has_the_bytes_after_the_end_of_the_registration",
+    ),
+)];
+
+const LOCKED: &[Mutant] = &[mutant(
+    "two at a time have it",
+    "self.gate.acquire(Holder::CpuWrite)",
+    "self.gate.acquire(Holder::CpuRead)",
+    (
+        "lease",
+        "whoever_is_told_that_it_is_over_finds_the_region_free",
+    ),
 )];
