@@ -7,7 +7,7 @@ use super::Lease;
 use crate::error::{Error, Result};
 use crate::gate::Holder;
 use crate::mr::{MrAccess, MrToken, Part};
-use crate::op::{Hold, HoldFuture, begin, begin_with, require, try_begin};
+use crate::op::{Hold, HoldFuture, begin_part, begin_part_with, require, try_begin_part};
 use crate::registration::Access;
 use crate::sync::unblock;
 
@@ -39,7 +39,9 @@ pub trait Lend: MrAccess {
         ttl: Duration,
     ) -> Result<Lease> {
         let terms = Terms::new(self.part(), range, access, ttl)?;
-        terms.offer.sign(begin(terms.part, terms.holder(), None)?)
+        terms
+            .offer
+            .sign(begin_part(terms.part, terms.holder(), None)?)
     }
 
     /// As [`lease`](Self::lease). Does not wait for the region; blocks in the kernel.
@@ -53,7 +55,9 @@ pub trait Lend: MrAccess {
         ttl: Duration,
     ) -> Result<Lease> {
         let terms = Terms::new(self.part(), range, access, ttl)?;
-        terms.offer.sign(try_begin(terms.part, terms.holder())?)
+        terms
+            .offer
+            .sign(try_begin_part(terms.part, terms.holder())?)
     }
 
     /// As [`lease`](Self::lease), waiting for the region at most until `deadline`.
@@ -68,7 +72,7 @@ pub trait Lend: MrAccess {
         deadline: Instant,
     ) -> Result<Lease> {
         let terms = Terms::new(self.part(), range, access, ttl)?;
-        let hold = begin(terms.part, terms.holder(), Some(deadline))?;
+        let hold = begin_part(terms.part, terms.holder(), Some(deadline))?;
         terms.offer.sign(hold)
     }
 
@@ -84,7 +88,7 @@ pub trait Lend: MrAccess {
         progress: impl FnMut(),
     ) -> Result<Lease> {
         let terms = Terms::new(self.part(), range, access, ttl)?;
-        let hold = begin_with(terms.part, terms.holder(), progress)?;
+        let hold = begin_part_with(terms.part, terms.holder(), progress)?;
         terms.offer.sign(hold)
     }
 

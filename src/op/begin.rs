@@ -29,7 +29,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// See the trait.
     fn begin_read(&self) -> Result<Hold> {
-        begin(checked(self, Holder::NicRead)?, Holder::NicRead, None)
+        begin(self, Holder::NicRead, None)
     }
 
     /// As [`begin_read`](Self::begin_read). Never waits.
@@ -37,7 +37,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Held`] with who has them, and see the trait.
     fn try_begin_read(&self) -> Result<Hold> {
-        try_begin(checked(self, Holder::NicRead)?, Holder::NicRead)
+        try_begin(self, Holder::NicRead)
     }
 
     /// As [`begin_read`](Self::begin_read), at most until `deadline`.
@@ -45,8 +45,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Deadline`] with who has them, and see the trait.
     fn begin_read_until(&self, deadline: Instant) -> Result<Hold> {
-        let part = checked(self, Holder::NicRead)?;
-        begin(part, Holder::NicRead, Some(deadline))
+        begin(self, Holder::NicRead, Some(deadline))
     }
 
     /// As [`begin_read`](Self::begin_read), calling `progress` over and over while they are written.
@@ -57,7 +56,7 @@ pub trait Begin: MrAccess {
     where
         Self: Sized,
     {
-        begin_with(checked(self, Holder::NicRead)?, Holder::NicRead, progress)
+        begin_with(self, Holder::NicRead, progress)
     }
 
     /// As [`begin_read`](Self::begin_read), as a future. Needs no runtime.
@@ -71,7 +70,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// See the trait.
     fn begin_write(&self) -> Result<Hold> {
-        begin(checked(self, Holder::NicWrite)?, Holder::NicWrite, None)
+        begin(self, Holder::NicWrite, None)
     }
 
     /// As [`begin_write`](Self::begin_write). Never waits.
@@ -79,7 +78,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Held`] with who has them, and see the trait.
     fn try_begin_write(&self) -> Result<Hold> {
-        try_begin(checked(self, Holder::NicWrite)?, Holder::NicWrite)
+        try_begin(self, Holder::NicWrite)
     }
 
     /// As [`begin_write`](Self::begin_write), at most until `deadline`.
@@ -87,8 +86,7 @@ pub trait Begin: MrAccess {
     /// # Errors
     /// [`Error::Deadline`] with who has them, and see the trait.
     fn begin_write_until(&self, deadline: Instant) -> Result<Hold> {
-        let part = checked(self, Holder::NicWrite)?;
-        begin(part, Holder::NicWrite, Some(deadline))
+        begin(self, Holder::NicWrite, Some(deadline))
     }
 
     /// As [`begin_write`](Self::begin_write), calling `progress` over and over while anybody has
@@ -100,7 +98,7 @@ pub trait Begin: MrAccess {
     where
         Self: Sized,
     {
-        begin_with(checked(self, Holder::NicWrite)?, Holder::NicWrite, progress)
+        begin_with(self, Holder::NicWrite, progress)
     }
 
     /// As [`begin_write`](Self::begin_write), as a future. Needs no runtime.
@@ -121,20 +119,46 @@ pub(super) fn try_enter(gate: &Gate, holder: Holder) -> Result<Kind> {
 }
 
 #[inline(always)] // the result is large: in registers, if what is around it is seen
-pub(crate) fn try_begin(part: Part<'_>, holder: Holder) -> Result<Hold> {
+fn try_begin<T: MrAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Hold> {
+    try_begin_part(checked(mr, holder)?, holder)
+}
+
+#[inline(always)] // as `try_begin`
+fn begin<T: MrAccess + ?Sized>(mr: &T, holder: Holder, deadline: Option<Instant>) -> Result<Hold> {
+    begin_part(checked(mr, holder)?, holder, deadline)
+}
+
+fn begin_with<T: MrAccess + ?Sized>(
+    mr: &T,
+    holder: Holder,
+    progress: impl FnMut(),
+) -> Result<Hold> {
+    begin_part_with(checked(mr, holder)?, holder, progress)
+}
+
+#[inline(always)] // as `try_begin`
+pub(crate) fn try_begin_part(part: Part<'_>, holder: Holder) -> Result<Hold> {
     let kind = part.enter(holder, |gate| try_enter(gate, holder))?;
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }
 }
 
 #[inline(always)] // as `try_begin`
-pub(crate) fn begin(part: Part<'_>, holder: Holder, deadline: Option<Instant>) -> Result<Hold> {
+pub(crate) fn begin_part(
+    part: Part<'_>,
+    holder: Holder,
+    deadline: Option<Instant>,
+) -> Result<Hold> {
     let kind = part.enter(holder, |gate| gate.enter(holder, deadline))?;
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }
 }
 
-pub(crate) fn begin_with(part: Part<'_>, holder: Holder, progress: impl FnMut()) -> Result<Hold> {
+pub(crate) fn begin_part_with(
+    part: Part<'_>,
+    holder: Holder,
+    progress: impl FnMut(),
+) -> Result<Hold> {
     let kind = part.enter(holder, |gate| gate.enter_with(holder, progress))?;
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }

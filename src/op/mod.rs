@@ -18,7 +18,7 @@ mod poll;
 mod queue;
 
 pub use begin::{Begin, HoldFuture};
-pub(crate) use begin::{begin, begin_with, try_begin};
+pub(crate) use begin::{begin_part, begin_part_with, try_begin_part};
 pub use endpoint::Endpoint;
 pub use endpoint::drain::{Drain, Drained};
 pub use endpoint::future::AsyncQueuePair;
