@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use rdma_mr::op::{Begin, Hold};
 use rdma_mr::registration::{Adoption, Registered, Registrar};
 use rdma_mr::{
-    Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions, Rejected,
-    leaks,
+    Access, Error, Lend, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions,
+    Rejected, leaks,
 };
 use util::*;
 
@@ -298,4 +298,49 @@ fn r19_what_no_region_can_be_comes_back() {
         assert_eq!(owner.bytes(), [7; LENGTH]);
     }
     pair.assert_nothing_registered();
+}
+
+#[test]
+fn r14_adopted_on_a_domain_it_can_be_lent_and_registered_anew() {
+    let mut pair = Pair::stepped();
+    let (owner, refuse) = (Owner::new(), Arc::default());
+    let log = owner.log.clone();
+    let adoption = registered(&pair.pd, &owner, LOCAL, &refuse);
+    // SAFETY: ADOPT-1, ADOPT-3: the owner keeps the bytes and does nothing with them; ADOPT-2: they
+    // were registered a moment ago.
+    let mr = unsafe { MrOptions::new().adopt_on(&pair.pd, adoption, owner) }.unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    let lease = mr.lease(8.., Access::REMOTE_WRITE, hour).unwrap();
+    let from = pair.region(&[1; 8]);
+    let target = rdma_mr::RemoteMr::new(lease.token()).unwrap();
+    pair.a
+        .write(from.begin_read().unwrap(), target, None)
+        .map_err(|rejected| rejected.error)
+        .unwrap();
+    pair.finish(1);
+    lease.revoke().unwrap();
+    assert_eq!(
+        *mr.as_slice(),
+        [7, 7, 7, 7, 7, 7, 7, 7, 1, 1, 1, 1, 1, 1, 1, 1]
+    );
+    let old = mr.lkey();
+    mr.rotate_keys().unwrap();
+    assert_ne!(mr.lkey(), old);
+    // The registration that was adopted is over, by its owner's means, and the memory is not.
+    assert_eq!(logged(&log), ["deregistered"]);
+    let memory = mr.close().map_err(|(_, error)| error).unwrap();
+    drop(memory.into_keepalive::<Owner>().map_err(drop).unwrap());
+    assert_eq!(logged(&log), ["deregistered", "freed"]);
+    drop(from);
+    pair.assert_nothing_registered();
+}
+
+#[test]
+fn r19_without_a_domain_it_can_not_be_lent() {
+    let pair = Pair::stepped();
+    let (mr, _, _) = adopted(&pair, MrOptions::new(), LOCAL);
+    let hour = std::time::Duration::from_secs(3600);
+    let refused = mr.lease(.., Access::REMOTE_READ, hour);
+    assert!(matches!(&refused, Err(Error::Register(e)) if e.kind() == ErrorKind::Unsupported));
+    assert!(mr.state().is_free());
 }

@@ -8,7 +8,7 @@ use super::shared::SharedMr;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Patience};
 use crate::registration::{
-    Access, Adoption, Mapping, Member, Memory, Pages, Registrar, Registration, StableMemory,
+    Access, Adoption, Mapping, Member, Memory, Nobody, Pages, Registrar, Registration, StableMemory,
 };
 
 /// How to register a region.
@@ -148,8 +148,9 @@ impl MrOptions {
     ///
     /// When the region ends, after its last operation, the registration is ended by
     /// [`registered.handle`](crate::registration::Registered::handle), and then `keepalive` is dropped,
-    /// which keeps the memory, and what the handle needs (rule R14). Its keys can't be rotated here:
-    /// [`rotate_keys`](LocalMr::rotate_keys) fails with [`Error::Register`].
+    /// which keeps the memory, and what the handle needs (rule R14). Its keys can't be rotated here, nor
+    /// bytes of it be lent: both fail with [`Error::Register`], unless it is adopted
+    /// [on](Self::adopt_on) a protection domain.
     /// [`close`](LocalMr::close) gives `keepalive` back, by
     /// [`Memory::into_keepalive`]. If the provider refuses to deregister in a drop, `keepalive` is leaked.
     ///
@@ -193,12 +194,45 @@ impl MrOptions {
         adoption: Adoption,
         keepalive: K,
     ) -> Result<LocalMr, Rejected<(Adoption, K)>> {
+        // SAFETY: ADOPT-1, ADOPT-2, ADOPT-3, as required of the caller.
+        unsafe { self.adopt_by(Arc::new(Nobody), adoption, keepalive) }
+    }
+
+    /// As [`adopt`](Self::adopt), with who can register the memory anew: for
+    /// [`rotate_keys`](LocalMr::rotate_keys) and [leases](crate::Lend). Give it the protection domain that
+    /// the memory was registered in, or one for the same queue pairs; an adopted one
+    /// (`verbs::ProtectionDomain::adopt`) will do. The first rotation, or the region's end, ends the
+    /// registration that was adopted by its own handle.
+    ///
+    /// # Errors
+    /// Those of [`adopt`](Self::adopt).
+    ///
+    /// # Safety
+    /// - **ADOPT-1**, **ADOPT-2**, **ADOPT-3**, as for [`adopt`](Self::adopt).
+    pub unsafe fn adopt_on<R: Registrar, K: Send + Sync + 'static>(
+        &self,
+        registrar: &Arc<R>,
+        adoption: Adoption,
+        keepalive: K,
+    ) -> Result<LocalMr, Rejected<(Adoption, K)>> {
+        // SAFETY: ADOPT-1, ADOPT-2, ADOPT-3, as required of the caller.
+        unsafe { self.adopt_by(Arc::clone(registrar) as _, adoption, keepalive) }
+    }
+
+    /// # Safety
+    /// - **ADOPT-1**, **ADOPT-2**, **ADOPT-3**.
+    unsafe fn adopt_by<K: Send + Sync + 'static>(
+        &self,
+        registrar: Arc<dyn Registrar>,
+        adoption: Adoption,
+        keepalive: K,
+    ) -> Result<LocalMr, Rejected<(Adoption, K)>> {
         if let Err(error) = self.check() {
             return Err(Rejected::new((adoption, keepalive), error));
         }
         // SAFETY: ADOPT-1, ADOPT-2, ADOPT-3, as required of the caller.
-        let registration = unsafe { Registration::adopt(adoption, keepalive, self.access) }?;
-        Ok(self.region(registration, false))
+        let adopted = unsafe { Registration::adopt(registrar, adoption, keepalive, self.access) };
+        Ok(self.region(adopted?, false))
     }
 
     fn region(&self, registration: Registration, shared: bool) -> LocalMr {

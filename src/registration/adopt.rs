@@ -32,8 +32,8 @@ unsafe impl<K: Send + Sync + 'static> StableMemory for Adopted<K> {
     }
 }
 
-/// An adopted region has nobody who could register it anew.
-struct Nobody;
+/// Stands for a registrar where there is none who could register the memory anew.
+pub(crate) struct Nobody;
 
 // SAFETY: REG-1, REG-2, REG-3: it registers nothing.
 unsafe impl Registrar for Nobody {
@@ -49,6 +49,7 @@ impl Registration {
     /// # Safety
     /// - **ADOPT-1**, **ADOPT-2**, **ADOPT-3**.
     pub(crate) unsafe fn adopt<K: Send + Sync + 'static>(
+        registrar: Arc<dyn Registrar>,
         adoption: Adoption,
         keepalive: K,
         access: Access,
@@ -67,11 +68,7 @@ impl Registration {
             Ok(memory) => {
                 let granted = access.lets_peers_write();
                 Ok(Self::in_force(
-                    Arc::new(Nobody),
-                    memory,
-                    access,
-                    registered,
-                    granted,
+                    registrar, memory, access, registered, granted,
                 ))
             }
             Err(Rejected { value, error }) => {

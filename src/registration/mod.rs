@@ -22,6 +22,7 @@ pub use memory::{Mapping, Memory, Pages, StableMemory};
 pub use registrar::{Adoption, AtomicCap, Deregister, Registered, Registrar};
 pub use retire::Retire;
 
+pub(crate) use adopt::Nobody;
 pub(crate) use roll::Member;
 use roll::Roll;
 
