@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     match shape.as_str() {
+        "load" => run(paths::look(shapes::word(), shapes::load), count),
+        "lkey" => run(paths::lkey(), count),
+        "rkey" => run(paths::rkey(), count),
         "hold" => run(paths::begin_write(), count),
         "wr_id" => run(both(shapes::hold_as_wr_id()), count),
         "ring" => run(both(shapes::ring()), count),

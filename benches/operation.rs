@@ -6,43 +6,17 @@
 
 mod shapes;
 
+use std::process::ExitCode;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use crossbeam_utils::CachePadded;
 use shapes::paths::{self, both};
-
-/// Takes that many operations, and says how long that took.
-type Run = Box<dyn FnMut(u64) -> Duration>;
-
-struct Contestant {
-    name: &'static str,
-    run: Run,
-    /// The most that it may take of what the faster rival takes.
-    promised: Option<f64>,
-}
+use shapes::turns::{self, Contestant, Run, alone, contestant};
 
 const STD: &str = "rival: write_arc in a std Mutex<HashMap>";
 const PARKING_LOT: &str = "rival: write_arc in a parking_lot Mutex<HashMap>";
-
-fn contestant(name: &'static str, run: Run) -> Contestant {
-    Contestant {
-        name,
-        run,
-        promised: None,
-    }
-}
-
-impl Contestant {
-    fn promised(self, promised: f64) -> Self {
-        Contestant {
-            promised: Some(promised),
-            ..self
-        }
-    }
-}
 
 fn on_one_thread() -> Vec<Contestant> {
     vec![
@@ -51,8 +25,8 @@ fn on_one_thread() -> Vec<Contestant> {
         contestant("ring", alone(both(shapes::ring()))).promised(0.3),
         contestant("slots", alone(both(shapes::slots()))),
         contestant("Endpoint on no device", alone(paths::endpoint())),
-        contestant(STD, alone(both(shapes::guards_with_std()))),
-        contestant(PARKING_LOT, alone(both(shapes::guards_with_parking_lot()))),
+        contestant(STD, alone(both(shapes::guards_with_std()))).baseline(),
+        contestant(PARKING_LOT, alone(both(shapes::guards_with_parking_lot()))).baseline(),
     ]
 }
 
@@ -64,19 +38,9 @@ fn from_poster_to_poller() -> Vec<Contestant> {
         contestant("hold as wr_id", piped(shapes::hold_as_wr_id())).promised(0.2),
         contestant("ring", piped(shapes::ring())).promised(0.45),
         contestant("slots", piped(shapes::slots())),
-        contestant(STD, piped(shapes::guards_with_std())),
-        contestant(PARKING_LOT, piped(shapes::guards_with_parking_lot())),
+        contestant(STD, piped(shapes::guards_with_std())).baseline(),
+        contestant(PARKING_LOT, piped(shapes::guards_with_parking_lot())).baseline(),
     ]
-}
-
-fn alone(mut once: impl FnMut(usize) + 'static) -> Run {
-    Box::new(move |count| {
-        let start = Instant::now();
-        for n in 0..count {
-            once(n as usize);
-        }
-        start.elapsed()
-    })
 }
 
 /// One thread posts, another completes; between them is what stands for the device.
@@ -208,65 +172,9 @@ fn wait(word: &AtomicU64, enough: impl Fn(u64) -> bool) -> u64 {
     }
 }
 
-fn one_thread(c: &mut Criterion) {
-    compare(c, "operation, one thread", on_one_thread());
+fn main() -> ExitCode {
+    turns::main(&[
+        ("operation, one thread", on_one_thread),
+        ("operation, poster to poller", from_poster_to_poller),
+    ])
 }
-
-fn two_threads(c: &mut Criterion) {
-    compare(c, "operation, poster to poller", from_poster_to_poller());
-}
-
-fn compare(c: &mut Criterion, title: &str, mut contestants: Vec<Contestant>) {
-    let mut group = c.benchmark_group(title);
-    for contestant in &mut contestants {
-        group.bench_function(contestant.name, |b| {
-            b.iter_custom(|count| (contestant.run)(count));
-        });
-    }
-    group.finish();
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let mut filters = args.iter().filter(|arg| !arg.starts_with('-'));
-    if !args.iter().any(|arg| arg == "--test") && filters.all(|filter| title.contains(filter)) {
-        table(title, &mut contestants);
-    }
-}
-
-const ROUNDS: usize = 41;
-const OPERATIONS: u64 = 50_000;
-
-/// Medians of rounds in which all take turns, and ratios to the faster rival.
-fn table(title: &str, contestants: &mut [Contestant]) {
-    let mut times = vec![Vec::new(); contestants.len()];
-    for _ in 0..ROUNDS {
-        for (contestant, times) in contestants.iter_mut().zip(&mut times) {
-            times.push((contestant.run)(OPERATIONS));
-        }
-    }
-    let nanos: Vec<f64> = times
-        .iter_mut()
-        .map(|times| {
-            times.sort_unstable();
-            times[ROUNDS / 2].as_nanos() as f64 / OPERATIONS as f64
-        })
-        .collect();
-    let rivals = contestants.iter().zip(&nanos);
-    let rivals = rivals.filter(|(contestant, _)| contestant.name.starts_with("rival"));
-    let rival = rivals.map(|(_, nanos)| *nanos).fold(f64::MAX, f64::min);
-    println!("{title}: taking turns, medians of {ROUNDS} rounds");
-    println!("{:>9} {:>7} {:>9}", "ns", "ratio", "promised");
-    for (contestant, nanos) in contestants.iter().zip(&nanos) {
-        let ratio = nanos / rival;
-        let promised = match contestant.promised {
-            Some(promised) if ratio > promised => format!("{promised} MISSED"),
-            Some(promised) => promised.to_string(),
-            None => String::new(),
-        };
-        println!(
-            "{nanos:>9.2} {ratio:>7.2} {promised:>9}  {}",
-            contestant.name
-        );
-    }
-}
-
-criterion_group!(benches, one_thread, two_threads);
-criterion_main!(benches);

@@ -1,8 +1,47 @@
 //! Accesses to memory that a device, or whoever stands for one, may touch at the same moment: volatile
 //! copies, real atomics, no reference and no slice. For the NIC in software and for `SharedMr`.
 
-// A device's atomics have to be the CPU's own, also where loom stands in for the crate's.
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::{Ordering, fence};
+
+#[cfg(loom)]
+mod model;
+
+/// Atomics at an address. A device's have to be the CPU's own: not loom's, but for words of a model.
+#[cfg(loom)]
+pub(crate) use model::{AtomicU64, model};
+#[cfg(loom)]
+use model::{load, store};
+
+#[cfg(not(loom))]
+mod memory {
+    pub(crate) use std::sync::atomic::AtomicU64;
+
+    /// In a model, these zeroed bytes are accessed as loom knows it.
+    pub(crate) fn model(_addr: *mut u8, _length: usize) {}
+
+    /// # Safety
+    /// - **RAW-1** for a `T`, aligned for it.
+    #[inline(always)]
+    pub(super) unsafe fn load<T: Copy>(from: *const T) -> T {
+        // SAFETY: RAW-1.
+        unsafe { from.read_volatile() }
+    }
+
+    /// # Safety
+    /// - **RAW-1** for a `T`, aligned for it.
+    #[inline(always)]
+    pub(super) unsafe fn store<T: Copy>(to: *mut T, item: T) {
+        // SAFETY: RAW-1.
+        unsafe { to.write_volatile(item) }
+    }
+}
+#[cfg(not(loom))]
+pub(crate) use memory::{AtomicU64, model};
+#[cfg(not(loom))]
+use memory::{load, store};
+
+/// Bytes of the widest step, and of what atomics are of.
+const WORD: usize = size_of::<u64>();
 
 /// The side of a [`copy`] whose aligned words are accessed whole.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +72,7 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, length: usize, whole: Wh
         // SAFETY: RAW-1: what is left of the ranges is at least that long.
         at += unsafe {
             match width(place, length - at) {
-                8 => steps::<u64>(from, to, (length - at) / 8),
+                WORD => steps::<u64>(from, to, (length - at) / WORD),
                 4 => steps::<u32>(from, to, 1),
                 2 => steps::<u16>(from, to, 1),
                 _ => steps::<u8>(from, to, 1),
@@ -77,10 +116,10 @@ unsafe fn steps<T: Copy>(from: *const u8, to: *mut u8, count: usize) -> usize {
 
 /// # Safety
 /// - **RAW-1** for `count` items, which are aligned for their types.
-unsafe fn run<F, T>(from: *const F, to: *mut T, count: usize, turn: impl Fn(F) -> T) {
+unsafe fn run<F: Copy, T: Copy>(from: *const F, to: *mut T, count: usize, turn: impl Fn(F) -> T) {
     for i in 0..count {
         // SAFETY: RAW-1: `i` lies in the range, aligned.
-        unsafe { to.add(i).write_volatile(turn(from.add(i).read_volatile())) };
+        unsafe { store(to.add(i), turn(load(from.add(i)))) };
     }
 }
 

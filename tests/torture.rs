@@ -23,6 +23,7 @@ impl Victim for Soft {
     const PATIENCE: Duration = Duration::from_millis(20);
     const KINDS: &'static [&'static str] = &[
         "fault registration refused",
+        "fault rotation refused",
         "fault destruction refused",
         "fault injected",
         "failure completion queue overrun",
@@ -42,13 +43,16 @@ impl Victim for Soft {
 
     fn trouble(&self, role: Role, random: &mut Random) {
         static REFUSED: AtomicU64 = AtomicU64::new(0);
-        let status = random.pick(&[
-            WcStatus::LocProtErr,
-            WcStatus::RemAccessErr,
-            WcStatus::RemInvReqErr,
-            WcStatus::RemOpErr,
-            WcStatus::RetryExcErr,
-        ]);
+        let mut statuses = vec![WcStatus::RemInvReqErr, WcStatus::RetryExcErr];
+        if role != Role::Plain {
+            // There these would say that a key was none.
+            statuses.extend([
+                WcStatus::LocProtErr,
+                WcStatus::RemAccessErr,
+                WcStatus::RemOpErr,
+            ]);
+        }
+        let status = random.pick(&statuses);
         // SAFETY: FAULT-1: of the devices that repeat completions only endpoints and shared receive
         // queues poll, which do not trust them.
         let distrust = unsafe { Distrust::new() };

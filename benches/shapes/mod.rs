@@ -4,6 +4,7 @@
 
 pub mod fake;
 pub mod paths;
+pub mod turns;
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -40,6 +41,19 @@ impl<T> Each<T> {
     pub fn nth(&self, n: usize) -> &T {
         &self.0[n % REGIONS]
     }
+}
+
+pub fn region() -> LocalMr {
+    LocalMr::alloc(&Nic::new().alloc_pd(), 4096).unwrap()
+}
+
+/// What a key would be that stands alone.
+pub fn word() -> AtomicU64 {
+    AtomicU64::new(7)
+}
+
+pub fn load(word: &AtomicU64) -> u32 {
+    word.load(Ordering::Relaxed) as u32
 }
 
 pub fn regions() -> Each<LocalMr> {
@@ -123,10 +137,11 @@ pub fn slots() -> sides!() {
 }
 
 /// What a region is to those who keep it behind a lock.
+#[derive(Default)]
 pub struct Locked {
-    addr: u64,
-    length: u32,
-    lkey: u32,
+    pub addr: u64,
+    pub length: u32,
+    pub lkey: u32,
 }
 
 type Guards = HashMap<u64, ArcRwLockWriteGuard<RawRwLock, Locked>>;

@@ -4,11 +4,27 @@ use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use rdma_mr::op::{AsyncQueuePair, Begin, Endpoint, Poller, send_ring};
+use rdma_mr::op::{AsyncQueuePair, Poller, send_ring};
+use rdma_mr::prelude::*;
 use rdma_mr::work::{RemoteAddr, SendFlags, SendOp, WcStatus};
 
 use super::fake::FakeQp;
-use super::{DEPTH, regions};
+use super::{DEPTH, region, regions};
+
+/// A look at `what`, which the optimiser knows nothing of.
+pub fn look<T, R>(what: T, look: impl Fn(&T) -> R) -> impl FnMut(usize) {
+    move |_| {
+        black_box(look(black_box(&what)));
+    }
+}
+
+pub fn lkey() -> impl FnMut(usize) {
+    look(region(), |mr| mr.lkey())
+}
+
+pub fn rkey() -> impl FnMut(usize) {
+    look(region(), |mr| mr.rkey())
+}
 
 /// A post and its completion, one after the other.
 pub fn both<P, C>((mut post, mut complete): (P, C)) -> impl FnMut(usize)

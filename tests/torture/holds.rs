@@ -41,8 +41,7 @@ pub fn plan<R: Registrar>(
                 let range = start..start + here;
                 Bytes { region, range }
             }
-            None if here <= 200 => any(pool.any(random)?, here, random)?,
-            None => any(pool.large(random)?, here, random)?,
+            None => any(pool.with_room(here, random)?, here, random)?,
         };
         if bytes.range.end > bytes.region.length {
             return None;

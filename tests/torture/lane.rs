@@ -80,6 +80,7 @@ impl<F: Victim> End<F> {
 pub struct Group<F: Victim> {
     pub recvs: SharedRecv<F::Srq, F::Cq>,
     pub owner: u64,
+    pub pair: Arc<Pair>,
     pub inbox: Arc<Inbox>,
 }
 
@@ -90,6 +91,7 @@ impl<F: Victim> Group<F> {
         Group {
             recvs,
             owner: owner(),
+            pair: Arc::new(Pair::new(world.role, false)),
             inbox: Arc::new(Inbox {
                 by_imm: true,
                 shared: true,
@@ -163,10 +165,7 @@ impl<F: Victim> Lane<F> {
         });
         Lane {
             ends,
-            pair: Arc::new(Pair {
-                lossy: world.role == Role::Lossy || style == Style::Narrow,
-                ..Pair::default()
-            }),
+            pair: Arc::new(Pair::new(world.role, style == Style::Narrow)),
             inboxes: [inbox(0), inbox(1)],
             sent: [0, 0],
             style,

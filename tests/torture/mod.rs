@@ -6,6 +6,8 @@
 //! - `record`: an operation and what follows from its end; `hub`: those of one poller.
 //! - `holds`, `ops`, `recvs`, `lists`: what is posted; `lane`: where; `ends`: how queue pairs come to their end.
 //! - `tasks`: operations as futures; `raw`: queues that are kept by hand.
+//! - `rotation`: keys that change meanwhile; `shared`: memory that peers may write at any moment;
+//!   `peers`: who does.
 //! - `readers`: who looks and writes meanwhile; `world`: what all of them share.
 //!
 //! `RDMA_MR_SEED` and `RDMA_MR_SECONDS` say what and how long. Threads meet as they like, so a seed
@@ -19,6 +21,7 @@ mod lane;
 mod lists;
 mod observed;
 mod ops;
+mod peers;
 pub mod random;
 mod raw;
 mod readers;
@@ -26,6 +29,8 @@ mod record;
 mod recvs;
 mod region;
 pub mod report;
+mod rotation;
+mod shared;
 mod tasks;
 mod work;
 mod world;
@@ -135,6 +140,24 @@ const KINDS: &[&str] = &[
     "pair raw, by rings",
     "pair futures",
     "pair gone round its rings",
+    "rotation of keys",
+    "rotation retired",
+    "rotation held up",
+    "rotation held up until a deadline",
+    "rotation abandoned as a future",
+    "pair over shared memory",
+    "shared record whole",
+    "shared record being written",
+    "shared record written here",
+    "shared record by atomics",
+    "shared record by WRITEs",
+    "shared record READ",
+    "shared record left odd",
+    "shared integer",
+    "shared place written",
+    "shared message",
+    "shared dropped in flight",
+    "shared pair broken",
     "reader looked",
     "reader looked twice",
     "reader wrote",

@@ -85,11 +85,7 @@ fn remote<F: Victim>(
     record: &mut Record,
     random: &mut Random,
 ) -> Option<(RemoteAddr, Vec<u8>)> {
-    let region = match length <= 200 {
-        true => world.pool.any(random)?,
-        false => world.pool.large(random)?,
-    };
-    let mut bytes = any(region, length, random)?;
+    let mut bytes = any(world.pool.with_room(length, random)?, length, random)?;
     if length == 8 {
         bytes.range.start &= !7;
         bytes.range.end = bytes.range.start + 8;
@@ -250,11 +246,8 @@ impl<F: Victim> Consumer for Sending<'_, F> {
             plan.record.kind = "op inline";
             plan.record.words = 0;
         }
-        if let (SendOp::Write { remote, .. } | SendOp::Read { remote }, true) =
-            (&mut plan.op, self.bad_key)
-        {
-            remote.rkey ^= 0x00ff_ff00;
-            count("failure bad key");
+        if self.bad_key {
+            self.lane.pair.spoil(&mut plan.op);
         }
         self.lane.post(self.side, holds, plan, self.flags);
     }

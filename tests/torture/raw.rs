@@ -93,13 +93,6 @@ fn message<F: Victim>(
     Some((hold, record, SendOp::Send { imm: Some(imm) }))
 }
 
-fn inbox() -> Arc<Inbox> {
-    Arc::new(Inbox {
-        by_imm: true,
-        ..Inbox::default()
-    })
-}
-
 fn gone<Q: QueuePair>(qp: Q) {
     if qp.destroy().is_err() {
         fail("a queue pair could not be destroyed");
@@ -112,7 +105,7 @@ pub fn by_wr_id<F: Victim>(world: &World<F>, random: &mut Random) {
     let [a, b] = [&cq_a, &cq_b].map(|cq| world.fabric.qp(cq, cq, CAPS));
     world.fabric.connect(&a, &b);
     let (mut sends, mut recvs) = (ById::default(), ById::default());
-    let inbox = inbox();
+    let inbox = Inbox::by_imm();
     let poll = |sends: &mut ById, recvs: &mut ById| {
         for (cq, records) in [(&cq_a, sends), (&cq_b, recvs)] {
             let mut batch = [WorkCompletion::EMPTY; 4];
@@ -173,7 +166,7 @@ pub fn by_rings<F: Victim>(world: &World<F>, random: &mut Random) {
     world.fabric.connect(&a, &b);
     let (mut sends, mut sent) = send_ring(a.caps().max_send_wr, 1);
     let (mut recvs, mut received) = recv_ring(b.caps().max_recv_wr, 1);
-    let (hub, inbox) = (Hub::default(), inbox());
+    let (hub, inbox) = (Hub::default(), Inbox::by_imm());
     let poll = |sent: &mut Completer, received: &mut Completer| {
         for (cq, completer) in [(&cq_a, sent), (&cq_b, received)] {
             let mut batch = [WorkCompletion::EMPTY; 4];

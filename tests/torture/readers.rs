@@ -14,6 +14,12 @@ use super::{Victim, World};
 pub fn run<F: Victim>(world: &World<F>, mut random: Random, at_work: &AtWork<'_>) {
     while at_work.goes_on() {
         look(world, &mut random);
+        if let (Some(boards), true) = (&world.boards, random.once_in(4)) {
+            boards.look(&mut random);
+        }
+        if random.once_in(50) {
+            world.pool.rotate(world.role, &mut random);
+        }
         if random.once_in(8) {
             thread::sleep(Duration::from_micros(random.below(300) as u64));
         }

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rdma_mr::op::Hold;
-use rdma_mr::work::WcStatus;
+use rdma_mr::work::{SendOp, WcStatus};
 use rdma_mr::{LocalMr, LocalMrReadAccess};
 
+use super::Role;
 use super::book::ticket;
 use super::region::Region;
 use super::report::{count, fail, lock, progress};
@@ -185,16 +186,52 @@ pub struct Inbox {
     pub shared: bool,
 }
 
+impl Inbox {
+    pub fn by_imm() -> Arc<Self> {
+        Arc::new(Inbox {
+            by_imm: true,
+            ..Inbox::default()
+        })
+    }
+}
+
 /// What the operations of two connected queue pairs share.
 #[derive(Default)]
 pub struct Pair {
     /// One has failed, so that both will.
     pub failed: AtomicBool,
+    /// A key was made wrong on purpose, or the device makes operations fail.
+    pub excused: AtomicBool,
     /// Completions may be missing: one that says success also tells it of those before it (the
     /// unsignalled ones), and one of them may have failed.
     pub lossy: bool,
     /// Bytes of peers that may be written until both queue pairs are gone, with the holds.
     pub until_the_end: Mutex<Vec<(Option<Effect>, Vec<Remote>)>>,
+}
+
+impl Pair {
+    pub fn new(role: Role, lossy: bool) -> Self {
+        Pair {
+            excused: AtomicBool::new(role != Role::Plain),
+            lossy: lossy || role == Role::Lossy,
+            ..Pair::default()
+        }
+    }
+
+    /// Makes the key of the peer's bytes a wrong one.
+    pub fn spoil(&self, op: &mut SendOp) {
+        if let SendOp::Write { remote, .. } | SendOp::Read { remote } = op {
+            self.excused.store(true, Ordering::SeqCst);
+            remote.rkey ^= 0x00ff_ff00;
+            count("failure bad key");
+        }
+    }
+}
+
+/// Whether that is how an operation ends whose key, or a key of its peer's, is none.
+pub fn is_of_keys(status: WcStatus) -> bool {
+    use WcStatus::{LocProtErr, RemAccessErr, RemOpErr};
+    matches!(status, LocProtErr | RemAccessErr | RemOpErr)
 }
 
 /// A hold of bytes that the peer reads or writes, and the registration that they belong to.
@@ -267,7 +304,16 @@ impl Record {
         });
         let lossy = self.pair.as_ref().is_some_and(|pair| pair.lossy);
         if !success {
-            if let Some(pair) = &self.pair {
+            let status = outcome.status;
+            let pair = self.pair.as_deref();
+            let excused = pair.is_some_and(|pair| pair.excused.load(Ordering::SeqCst));
+            if is_of_keys(status) && !excused {
+                fail(format_args!(
+                    "{}: {status:?}, with keys in force",
+                    self.kind
+                ));
+            }
+            if let Some(pair) = pair {
                 pair.failed.store(true, Ordering::SeqCst);
             }
             return self.unknown();

@@ -93,7 +93,7 @@ impl<F: Victim> Group<F> {
             return None;
         }
         let bytes = plan(&world.pool, LONGEST, random)?;
-        let mut record = Record::new("op shared RECV", self.owner, None);
+        let mut record = Record::new("op shared RECV", self.owner, Some(Arc::clone(&self.pair)));
         record.inbox = Some(Arc::clone(&self.inbox));
         let mut receiving = Receiving {
             record: Some(record),

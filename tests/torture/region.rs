@@ -7,17 +7,31 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 use rdma_mr::registration::{Registrar, StableMemory};
 use rdma_mr::{Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrOptions};
 
+use super::Role;
 use super::book::Book;
 use super::random::Random;
 use super::report::{count, lock};
 
-/// Memory that is registered, by number, with its length.
+/// Memory that is registered, by number.
 #[derive(Default)]
-pub struct Ledger(Mutex<BTreeMap<u64, u64>>);
+pub struct Ledger(Mutex<BTreeMap<u64, Entry>>);
+
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub length: u64,
+    /// How many there were when the last handle was dropped.
+    pub registrations: usize,
+}
 
 impl Ledger {
-    pub fn live(&self) -> BTreeMap<u64, u64> {
+    pub fn live(&self) -> BTreeMap<u64, Entry> {
         lock(&self.0).clone()
+    }
+
+    fn note(&self, number: u64, mr: &LocalMr) {
+        if let Some(entry) = lock(&self.0).get_mut(&number) {
+            entry.registrations = mr.registrations();
+        }
     }
 }
 
@@ -60,6 +74,7 @@ pub struct Region {
     pub book: Arc<Book>,
     pub length: usize,
     handle: RwLock<Option<LocalMr>>,
+    ledger: Arc<Ledger>,
 }
 
 impl Region {
@@ -81,7 +96,11 @@ impl Region {
             .chunks(length)
             .map(|bytes| Arc::new(Book::new(number, bytes)))
             .collect();
-        lock(&ledger.0).insert(number, bytes.len() as u64);
+        let entry = Entry {
+            length: bytes.len() as u64,
+            registrations: 0,
+        };
+        lock(&ledger.0).insert(number, entry);
         let starts = (0..).step_by(length);
         let memory = Watched {
             words,
@@ -111,6 +130,7 @@ impl Region {
                 book,
                 length,
                 handle: RwLock::new(Some(mr)),
+                ledger: Arc::clone(ledger),
             })
         };
         Some(parts.into_iter().zip(books).map(region).collect())
@@ -150,7 +170,16 @@ impl Region {
             true => "handle dropped free",
             false => "handle dropped in flight",
         });
+        self.ledger.note(self.book.memory, &mr);
         true
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if let Some(mr) = self.handle.get_mut().unwrap() {
+            self.ledger.note(self.book.memory, mr);
+        }
     }
 }
 
@@ -205,9 +234,23 @@ impl<R: Registrar> Pool<R> {
         self.get(random.below(self.slots.len()))
     }
 
+    /// One for so many bytes, most likely.
+    pub fn with_room(&self, length: usize, random: &mut Random) -> Option<Arc<Region>> {
+        match length <= 200 {
+            true => self.any(random),
+            false => self.large(random),
+        }
+    }
+
     /// One of at least 3000 bytes.
     pub fn large(&self, random: &mut Random) -> Option<Arc<Region>> {
         self.get(random.below(LARGE.0 + PARTS.0))
+    }
+
+    /// Changes the keys of a region.
+    pub fn rotate(&self, role: Role, random: &mut Random) {
+        self.any(random)
+            .and_then(|region| region.rotate(role, random));
     }
 
     /// Replaces a region, and drops the handle of the old one; of a part all that it was split from.

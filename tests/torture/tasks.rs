@@ -24,6 +24,7 @@ use super::random::Random;
 use super::record::{Bytes, Effect, Inbox, Outcome, Pair, Record};
 use super::region::{Handle, Region};
 use super::report::{count, fail, lock};
+use super::rotation::rotate;
 use super::{Victim, World};
 
 /// What the futures of two queue pairs share. A forgotten future may own nothing: it would be lost.
@@ -196,11 +197,8 @@ impl<F: Victim> Round<'_, F> {
             }
             lock(&self.inboxes[1 - side].messages).insert(key.into(), message);
         }
-        if let (SendOp::Write { remote, .. } | SendOp::Read { remote }, true) =
-            (&mut plan.op, random.once_in(60))
-        {
-            remote.rkey ^= 0x00ff_ff00;
-            count("failure bad key");
+        if random.once_in(60) {
+            self.pair.spoil(&mut plan.op);
         }
         Some((self.keep(plan.record), plan.op))
     }
@@ -237,17 +235,11 @@ pub fn round<F: Victim>(world: &World<F>, random: &mut Random) {
         let endpoint = Endpoint::attach(qp, &world.tasks).map_err(|rejected| rejected.error);
         AsyncQueuePair::new(endpoint.unwrap())
     };
-    let inbox = || {
-        Arc::new(Inbox {
-            by_imm: true,
-            ..Inbox::default()
-        })
-    };
     let round = Round {
         world,
         qps: [attach(a), attach(b)],
-        inboxes: [inbox(), inbox()],
-        pair: Arc::default(),
+        inboxes: [Inbox::by_imm(), Inbox::by_imm()],
+        pair: Arc::new(Pair::new(world.role, false)),
         records: RefCell::default(),
         random: RefCell::new(Random(random.next())),
     };
@@ -282,7 +274,7 @@ pub fn round<F: Victim>(world: &World<F>, random: &mut Random) {
             has_waited_for_room: false,
         });
     }
-    run(&round, &mut tasks, random);
+    run(&round, &handles, &mut tasks, random);
     tasks.into_iter().for_each(|task| task.cancel(random));
     drop(handles);
     end(round, random);
@@ -336,10 +328,20 @@ fn choose<F: Victim>(
     Some((bytes.region, length, what, false))
 }
 
-/// Polls whoever was woken, and others now and then, for a while.
-fn run<'r, F: Victim>(round: &'r Round<'_, F>, tasks: &mut Vec<Task<'r>>, random: &mut Random) {
+/// Polls whoever was woken, and others now and then, for a while; keys change meanwhile.
+fn run<'r, F: Victim>(
+    round: &'r Round<'_, F>,
+    handles: &[Option<Handle<'_>>],
+    tasks: &mut Vec<Task<'r>>,
+    random: &mut Random,
+) {
     let deadline = Instant::now() + F::PATIENCE;
     while !tasks.is_empty() && Instant::now() < deadline {
+        if random.once_in(20) {
+            let at = random.below(handles.len());
+            let mr = handles[at].as_ref().map(Handle::mr);
+            mr.inspect(|mr| rotate(mr, round.world.role, random));
+        }
         let mut at = 0;
         while at < tasks.len() {
             let task = &mut tasks[at];

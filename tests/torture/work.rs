@@ -10,7 +10,7 @@ use rdma_mr::work::QueuePair;
 use super::lane::{Group, Lane, Style, poll_shared};
 use super::random::Random;
 use super::report::{count, fail, lock};
-use super::{Role, Victim, World, raw, tasks};
+use super::{Role, Victim, World, peers, raw, tasks};
 
 const LANES: usize = 5;
 
@@ -116,9 +116,11 @@ impl<F: Victim> Worker<'_, F> {
             0 if self.random.once_in(4) => self.renew_group(),
             1 => self.world.fabric.trouble(self.world.role, &mut self.random),
             4..8 => self.world.pool.replace(&mut self.random),
-            8..13 if self.world.role == Role::Plain => match self.random.below(3) {
+            13..25 => self.world.pool.rotate(self.world.role, &mut self.random),
+            8..13 if self.world.role == Role::Plain => match self.random.below(4) {
                 0 => raw::by_wr_id(self.world, &mut self.random),
                 1 => raw::by_rings(self.world, &mut self.random),
+                2 => peers::round(self.world, &mut self.random),
                 _ => tasks::round(self.world, &mut self.random),
             },
             _ => self.use_lane(),

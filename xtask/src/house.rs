@@ -14,7 +14,7 @@ use crate::workspace;
 const ROOMS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("leaks", &[]),
-    ("raw", &[]),
+    ("raw", &["sync"]),
     ("error", &["gate", "registration", "work"]),
     ("gate", &["error", "sync"]),
     ("registration", &["error", "gate", "leaks", "sync"]),

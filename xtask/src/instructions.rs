@@ -47,6 +47,12 @@ const fn shape(name: &'static str, locked: u64, most: u64, alone: bool) -> Shape
 }
 
 const SHAPES: &[Shape] = &[
+    Shape {
+        name: "load",
+        promise: None,
+    },
+    shape("lkey", 0, 11, true),
+    shape("rkey", 0, 10, true),
     shape("hold", 2000, 115, true),
     shape("wr_id", 2000, 90, true),
     shape("ring", 2000, 200, true),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{loom, workspace};
 
 mod list;
+mod shared;
 
 use list::MUTANTS;
 

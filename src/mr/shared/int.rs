@@ -1,8 +1,10 @@
 //! Integers that are loaded and stored whole, in memory that others write meanwhile.
 
 use std::sync::atomic::{
-    AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering,
+    AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, Ordering,
 };
+
+use crate::raw::AtomicU64;
 
 pub(super) mod sealed {
     /// What [`SharedInt`](super::SharedInt) is made of.

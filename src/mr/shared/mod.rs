@@ -20,6 +20,7 @@ use super::options::MrOptions;
 use super::region::Part;
 use crate::error::Result;
 use crate::gate::Snapshot;
+use crate::raw;
 use crate::registration::{Access, Memory, Registrar};
 
 /// Registered memory that peers may read and write at any moment, with remote rights for good.
@@ -60,6 +61,8 @@ pub struct SharedMr(
 
 impl SharedMr {
     pub(super) fn new(region: LocalMr) -> Self {
+        let Part { addr, length, .. } = region.part();
+        raw::model(addr.as_ptr(), length);
         SharedMr(region)
     }
 

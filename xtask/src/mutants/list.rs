@@ -1,10 +1,10 @@
 //! The changes, by file.
 
-use super::Mutant;
+use super::{Mutant, shared};
 
 /// What is wrong then, the text that stands exactly once in the file, what comes in its place, and a
 /// model that must fail: its file in `loom_tests/`, and its name.
-const fn mutant(
+pub(super) const fn mutant(
     name: &'static str,
     from: &'static str,
     to: &'static str,
@@ -23,6 +23,9 @@ pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/gate/wait.rs", GATE_WAIT),
     ("src/gate/retire.rs", RETIRE),
     ("src/gate/word.rs", WORD),
+    ("src/raw.rs", shared::RAW),
+    ("src/mr/shared/int.rs", shared::INT),
+    ("src/mr/shared/record.rs", shared::RECORD),
     ("src/op/queue/ring.rs", RING),
     ("src/op/queue/completer.rs", COMPLETER),
     ("src/op/queue/poster.rs", POSTER),
