@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         "lkey" => run(paths::lkey(), count),
         "rkey" => run(paths::rkey(), count),
         "hold" => run(paths::begin_write(), count),
+        "slot" => run(paths::slot(), count),
         "wr_id" => run(both(shapes::hold_as_wr_id()), count),
         "ring" => run(both(shapes::ring()), count),
         "slots" => run(both(shapes::slots()), count),

@@ -6,83 +6,18 @@
 
 mod common;
 
-use std::io;
-use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use common::explore;
-use loom::cell::UnsafeCell;
+use common::keys::{Keys, Pd, parking};
 use loom::thread;
+use rdma_mr::LocalMr;
 use rdma_mr::op::{Begin, Hold};
-use rdma_mr::registration::{Deregister, Registered, Registrar};
-use rdma_mr::{Access, LocalMr, MrOptions};
-
-/// The registrations that there have been, by their keys: whether each has ended.
-struct Keys {
-    ended: [UnsafeCell<bool>; 4],
-    next: AtomicU32,
-}
-
-// SAFETY: that they are used in order is what loom is asked.
-unsafe impl Sync for Keys {}
-// SAFETY: as above.
-unsafe impl Send for Keys {}
-
-impl Keys {
-    fn new() -> Arc<Self> {
-        Arc::new(Keys {
-            ended: std::array::from_fn(|_| UnsafeCell::new(false)),
-            next: AtomicU32::new(0),
-        })
-    }
-
-    /// What the NIC does with a work request that names the key.
-    fn use_key(&self, hold: &Hold) {
-        self.ended[hold.sge().lkey as usize].with(|ended| {
-            // SAFETY: as for Sync above.
-            assert!(!unsafe { *ended }, "a key that is no more");
-        });
-    }
-}
-
-struct Pd(Arc<Keys>);
-
-// SAFETY: REG-1 to REG-3: there is no NIC.
-unsafe impl Registrar for Pd {
-    unsafe fn register(&self, _: NonNull<u8>, _: usize, _: Access) -> io::Result<Registered> {
-        let key = self.0.next.fetch_add(1, Relaxed);
-        Ok(Registered {
-            lkey: key,
-            rkey: key,
-            handle: Box::new(Handle(Arc::clone(&self.0), key)),
-        })
-    }
-}
-
-struct Handle(Arc<Keys>, u32);
-
-// SAFETY: DEREG-1 to DEREG-3: there is no NIC.
-unsafe impl Deregister for Handle {
-    fn deregister(&mut self) -> io::Result<()> {
-        self.0.ended[self.1 as usize].with_mut(|ended| {
-            // SAFETY: as for Sync of `Keys`.
-            unsafe { *ended = true };
-        });
-        Ok(())
-    }
-}
 
 /// A region whose waiters park at once.
 fn region(keys: &Arc<Keys>) -> LocalMr {
-    let patience = rdma_mr::gate::Patience {
-        spin: std::time::Duration::ZERO,
-        ..Default::default()
-    };
-    let options = MrOptions::new().patience(patience);
-    options
-        .register(&Arc::new(Pd(Arc::clone(keys))), vec![0; 8])
-        .unwrap()
+    let pd = Arc::new(Pd(Arc::clone(keys)));
+    parking().register(&pd, vec![0; 8]).unwrap()
 }
 
 /// Two operations of that kind one after the other, beside `rotate`.

@@ -113,6 +113,34 @@ pub enum Error {
         /// Who held it when the call gave up.
         state: crate::gate::Snapshot,
     },
+    /// A pool that has no registration to spare for more slots.
+    #[error("the pool has {max} registrations, its limit: give slots back, or make it larger")]
+    PoolFull {
+        /// How many it can have.
+        max: usize,
+    },
+    /// A pool of no slots, or of more than can be counted.
+    #[error("a pool of {slots} slots: it can have 1 to {max}")]
+    PoolSize {
+        /// How many were asked for, over all registrations.
+        slots: usize,
+        /// How many it can have.
+        max: usize,
+    },
+    /// The deadline passed while all slots of a pool were out.
+    #[error("the deadline passed while all {slots} slots of the pool were out")]
+    PoolEmpty {
+        /// How many there are.
+        slots: usize,
+    },
+    /// Slots of the pool are out.
+    #[error("{out} of {slots} slots of the pool are out, or operations on them in flight")]
+    SlotsOut {
+        /// How many have not come back.
+        out: usize,
+        /// How many there are.
+        slots: usize,
+    },
     /// The two regions don't touch, or belong to different registrations.
     #[error("the regions are not neighbours on one registration, in this order")]
     NotAdjacent,
@@ -252,12 +280,15 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         use io::ErrorKind as Kind;
         let kind = match &error {
-            Error::Held { .. } | Error::QueueFull { .. } | Error::RecordBusy { .. } => {
-                Kind::WouldBlock
-            }
+            Error::Held { .. }
+            | Error::QueueFull { .. }
+            | Error::PoolFull { .. }
+            | Error::RecordBusy { .. } => Kind::WouldBlock,
             Error::AtomicsNotGlobal { .. } => Kind::Unsupported,
-            Error::PartsAlive { .. } => Kind::ResourceBusy,
-            Error::Deadline { .. } | Error::TokenExpired => Kind::TimedOut,
+            Error::PartsAlive { .. } | Error::SlotsOut { .. } => Kind::ResourceBusy,
+            Error::Deadline { .. } | Error::PoolEmpty { .. } | Error::TokenExpired => {
+                Kind::TimedOut
+            }
             Error::RemoteWriteNeedsUnsafe { .. }
             | Error::ReadOnlyMemory
             | Error::MissingRight { .. } => Kind::PermissionDenied,

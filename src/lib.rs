@@ -31,7 +31,7 @@
 //! # The map
 //! | where | what |
 //! |---|---|
-//! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`] and [`RemoteMr`], [`Error`]; [`SharedMr`] for what a peer writes at any moment, with [`SharedMrAccess`] |
+//! | the root | [`LocalMr`] and its slices, the traits ([`LocalMrReadAccess`], [`LocalMrWriteAccess`]), guards, [`MrToken`] and [`RemoteMr`], [`Error`]; [`SharedMr`] for what a peer writes at any moment, with [`SharedMrAccess`]; [`MrPool`] for slots that come and go |
 //! | [`op`] | operations in flight: [`op::Hold`] and [`op::send_ring`] for those who keep their own queues, [`op::Endpoint`], [`op::Poller`] and [`op::AsyncQueuePair`] for those who don't |
 //! | [`lease`] | bytes lent to peers, with a key of their own that ends when this side says so |
 //! | [`registration`] | what backends implement, where memory comes from |
@@ -64,6 +64,9 @@
 //! | a wait that parks, beside that | 1 | a waiters' list's lock | 0 (thread), 1 (future) | |
 //! | all of [`SharedMrAccess`] but the RMWs it names | 0 | the copy's own | 0 | never |
 //! | an operation on a [`SharedMr`], `begin_*` to completion | 1 + 1 | 3 loads | 0 | never |
+//! | [`MrPool::take`] and the drop of a [`PooledMr`] | 0 | 1 RMW each on the pool's line, 2 loads | 0 | if all are out |
+//! | the drop of a slot under an operation, and that operation's end, beside that | 1 + 1 | | 0 | never |
+//! | a pool that grows by n slots | 0 | as `register`, and n `split_to` | 7 | in the kernel |
 //! | `split_to` and what is made of it | 0 | 1 load, 1 `Arc` clone, 2 RMWs for the roll | 1 | while another is put there |
 //! | register, `close()` | 2, to be on the roll | – | 7 | in the kernel |
 //! | `lease`, `revoke()` | 1 + 1 | 4 RMWs, not on the region | 3 | if held, and in the kernel |
@@ -103,9 +106,10 @@ pub use leaks::{Leaks, leaks};
 pub use lease::{Lease, Lend};
 pub use mr::{
     Chunks, GuardFuture, LocalMr, LocalMrReadAccess, LocalMrSlice, LocalMrSliceMut,
-    LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrOptions,
-    MrReadGuard, MrToken, MrWriteGuard, Remote, RemoteMr, RemoteMrSlice, RemoteMrSliceMut,
-    RemoteMut, SharedInt, SharedMr, SharedMrAccess, SharedMrSlice, WriteInnerGuard,
+    LocalMrWriteAccess, MrAccess, MrConstPtr, MrCursor, MrCursorMut, MrMutPtr, MrOptions, MrPool,
+    MrReadGuard, MrToken, MrWriteGuard, PoolOptions, PooledMr, Remote, RemoteMr, RemoteMrSlice,
+    RemoteMrSliceMut, RemoteMut, SharedInt, SharedMr, SharedMrAccess, SharedMrSlice,
+    WriteInnerGuard,
 };
 pub use registration::{Access, LocalMrInner, Retire};
 

@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, Listener};
 
-#[cfg(loom)]
-pub(crate) use loom::sync::Mutex;
 #[cfg(all(loom, feature = "soft"))]
 pub(crate) use loom::sync::MutexGuard;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub(crate) use loom::sync::{Arc, Mutex};
 
 #[cfg(not(loom))]
 pub(crate) use std::{
     hint::spin_loop,
-    sync::atomic::{AtomicU64, Ordering, fence},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering, fence},
+    },
 };
 /// For the NIC in software, which under loom has no thread and never sleeps.
 #[cfg(all(not(loom), feature = "soft"))]

@@ -13,7 +13,8 @@ use rdma_mr::gate::{Gate, Holder};
 use rdma_mr::op::{Begin, Hold};
 use rdma_mr::work::{SendFlags, SendOp};
 use rdma_mr::{
-    Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, SharedMr, SharedMrAccess,
+    Access, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions, PoolOptions,
+    SharedMr, SharedMrAccess,
 };
 use util::*;
 
@@ -52,6 +53,27 @@ fn shared_memory_is_used_without_allocating() {
         mr.fetch_add(56, black_box(1)).unwrap();
         drop((mr.begin_write().unwrap(), mr.begin_write().unwrap()));
         assert!(mr.load::<u64>(58).is_err() && mr.token_with_timeout(LONG).is_some());
+    });
+}
+
+#[test]
+fn slots_come_and_go_without_allocating() {
+    let size = PoolOptions {
+        slot_length: 64,
+        slots_per_registration: 2,
+        max_registrations: 1,
+    };
+    let pool = MrOptions::new().pool(&Pair::stepped().pd, size).unwrap();
+    assert_allocates_nothing(|| {
+        let mut slot = pool.take().unwrap();
+        slot.as_mut_slice().fill(1);
+        let hold = slot.begin_read().unwrap();
+        drop(slot);
+        let other = futures_lite::future::block_on(pool.take_async()).unwrap();
+        assert!(pool.try_take().is_none() && pool.take_until(past()).is_err());
+        drop((hold, other));
+        drop(pool.take_with(|| ()).unwrap());
+        black_box((pool.free(), pool.slots(), pool.registrations()));
     });
 }
 

@@ -215,6 +215,16 @@ fn r19_errors_become_io_errors_of_a_fitting_kind() {
         (Error::PartsAlive { others: 1 }, ErrorKind::ResourceBusy),
         (Error::Deadline { state }, ErrorKind::TimedOut),
         (Error::TokenExpired, ErrorKind::TimedOut),
+        (Error::PoolEmpty { slots: 1 }, ErrorKind::TimedOut),
+        (Error::PoolFull { max: 1 }, ErrorKind::WouldBlock),
+        (
+            Error::SlotsOut { out: 1, slots: 2 },
+            ErrorKind::ResourceBusy,
+        ),
+        (
+            Error::PoolSize { slots: 0, max: 1 },
+            ErrorKind::InvalidInput,
+        ),
         (
             Error::RemoteWriteNeedsUnsafe { access },
             ErrorKind::PermissionDenied,

@@ -4,12 +4,14 @@ use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use rdma_mr::backend::soft::Nic;
 use rdma_mr::op::{AsyncQueuePair, Poller, send_ring};
 use rdma_mr::prelude::*;
 use rdma_mr::work::{RemoteAddr, SendFlags, SendOp, WcStatus};
+use rdma_mr::{MrOptions, PoolOptions};
 
 use super::fake::FakeQp;
-use super::{DEPTH, region, regions};
+use super::{DEPTH, REGIONS, region, regions};
 
 /// A look at `what`, which the optimiser knows nothing of.
 pub fn look<T, R>(what: T, look: impl Fn(&T) -> R) -> impl FnMut(usize) {
@@ -66,6 +68,17 @@ pub fn one_signaled_of_17() -> impl FnMut(usize) {
         let over = unsafe { completer.complete(last, WcStatus::Success) }.unwrap();
         assert_eq!(black_box(over.count()), 17);
     }
+}
+
+/// A slot of a pool, there and back.
+pub fn slot() -> impl FnMut(usize) {
+    let size = PoolOptions {
+        slot_length: 4096,
+        slots_per_registration: REGIONS,
+        max_registrations: 1,
+    };
+    let pool = MrOptions::new().pool(&Nic::new().alloc_pd(), size).unwrap();
+    move |_| drop(black_box(pool.take().unwrap()))
 }
 
 /// A WRITE through an endpoint, and the poll that takes its completion.

@@ -1,6 +1,7 @@
 //! What the models share: how they are explored, the bytes, a registrar that counts.
 #![allow(dead_code, reason = "each model uses some of it")]
 
+pub mod keys;
 pub mod queues;
 
 use std::io;

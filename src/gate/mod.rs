@@ -15,6 +15,7 @@
 //! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
 
 mod locked;
+mod orphan;
 mod patience;
 mod permit;
 mod retire;
@@ -241,20 +242,6 @@ impl Gate {
             fence(Ordering::Acquire);
         }
         owed.last
-    }
-
-    /// The handle is gone: no acquisition comes any more, and the last release returns `true`. If
-    /// there is no hold now, this returns `true` itself. A pointer for the reason given at `release`.
-    ///
-    /// # Safety
-    /// - **GATE-2**: the gate lives; the caller acquires it no more, nor does anybody else.
-    pub(crate) unsafe fn orphan(gate: *const Gate) -> bool {
-        let bits = Word::CLOSED | Word::ORPHANED;
-        // SAFETY: GATE-2: the gate lives until the RMW, since it is not orphaned before.
-        let word = unsafe { &(*gate).word };
-        // Ordering: Acquire pairs with the Release of the releases before it, for a caller that
-        // frees; Release pairs with the fence in `release`, for the holder that frees later.
-        Word::from_bits(word.fetch_or(bits, Ordering::AcqRel)).is_free()
     }
 
     /// Whether no hold is out, with everything that former holders did visible. Stays so only for a

@@ -5,6 +5,7 @@ mod forms;
 mod guard;
 mod local;
 mod options;
+mod pool;
 mod region;
 mod remote;
 mod rotate;
@@ -20,6 +21,7 @@ pub use guard::{
 };
 pub use local::LocalMr;
 pub use options::MrOptions;
+pub use pool::{MrPool, PoolOptions, PooledMr};
 pub(crate) use region::{Part, RegionRef};
 pub use remote::{Remote, RemoteMr, RemoteMrSlice, RemoteMrSliceMut, RemoteMut};
 pub use shared::{SharedInt, SharedMr, SharedMrAccess, SharedMrSlice};

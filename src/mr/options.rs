@@ -28,7 +28,7 @@ use crate::registration::{
 pub struct MrOptions {
     access: Access,
     pages: Pages,
-    patience: Patience,
+    pub(super) patience: Patience,
     remote_write_granted: bool,
 }
 
@@ -235,18 +235,37 @@ impl MrOptions {
         Ok(self.region(adopted?, false))
     }
 
+    /// Memory of that length, mapped and registered.
+    pub(super) fn map(
+        &self,
+        registrar: &Arc<dyn Registrar>,
+        length: usize,
+    ) -> Result<Registration> {
+        let memory = Memory::new(Mapping::new(length, self.pages)?)?;
+        let registrar = Arc::clone(registrar);
+        let registration =
+            Registration::new(registrar, memory, self.access, self.remote_write_granted)?;
+        Ok(registration)
+    }
+
+    /// A gate for a region of its own.
+    pub(super) fn gate(&self) -> Gate {
+        Gate::with_patience(self.patience)
+    }
+
     fn region(&self, registration: Registration, shared: bool) -> LocalMr {
         let (addr, length) = registration.bytes();
         LocalMr::new(RegionRef::new(Region {
-            member: Member::new(Gate::with_patience(self.patience)),
+            member: Member::new(self.gate()),
             addr,
             length,
             registration: Arc::new(registration),
             shared,
+            place: None,
         }))
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         self.access.validate()?;
         if self.access.lets_peers_write() && !self.remote_write_granted {
             return Err(Error::RemoteWriteNeedsUnsafe {

@@ -6,6 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::pool::{self, Place};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
@@ -20,6 +21,8 @@ pub(crate) struct Region {
     /// Peers write the bytes at any time (rule R3, SHARED-1): holds keep them registered and exclude
     /// nobody.
     pub(crate) shared: bool,
+    /// Where it comes home to, if it is a slot of a pool.
+    pub(crate) place: Option<Place>,
 }
 
 impl Region {
@@ -51,16 +54,34 @@ impl RegionRef {
     pub(crate) const ALIGN: usize = align_of::<Region>();
 
     pub(crate) fn new(region: Region) -> Self {
-        let region = NonNull::from(Box::leak(Box::new(region)));
-        // SAFETY: made just now.
+        let place = NonNull::from(Box::leak(Box::<Region>::new_uninit()));
+        // SAFETY: REGION-8: a box of its own.
+        unsafe { Self::settle(place.cast(), region) }
+    }
+
+    /// Puts a region in its place.
+    ///
+    /// # Safety
+    /// - **REGION-8**: the place is valid for a region, there is none in it, and it stays until
+    ///   [`into_region`](Self::into_region) or [`leave`](Self::leave).
+    pub(super) unsafe fn settle(place: NonNull<Region>, region: Region) -> Self {
+        // SAFETY: REGION-8.
+        unsafe { place.write(region) };
+        // SAFETY: written just now.
         let Region {
             member,
             registration,
             ..
-        } = unsafe { region.as_ref() };
-        // SAFETY: ROLL-1: it stays there until `into_region`.
+        } = unsafe { place.as_ref() };
+        // SAFETY: ROLL-1: it stays there until `strike`.
         unsafe { registration.enlist(NonNull::from(member)) };
-        RegionRef(region)
+        RegionRef(place)
+    }
+
+    /// The region at that place, to be used while it lives.
+    #[inline]
+    pub(super) fn at(place: NonNull<Region>) -> Self {
+        RegionRef(place)
     }
 
     pub(crate) fn to_bits(self) -> usize {
@@ -103,12 +124,32 @@ impl RegionRef {
         unsafe { &mut (*self.0.as_ptr()).registration }
     }
 
-    /// Takes the region out of its place.
+    /// Takes the region out of its place, a box.
     ///
     /// # Safety
     /// - **REGION-5**: the handle is gone, or given up by this call, and no hold is out; this is
-    ///   done once.
+    ///   done once; and the region is none of a pool.
     pub(crate) unsafe fn into_region(self) -> Region {
+        // SAFETY: REGION-5, as required of the caller.
+        unsafe { self.strike() };
+        // SAFETY: REGION-5: the pointer came from a box, and nobody uses it any more.
+        *unsafe { Box::from_raw(self.0.as_ptr()) }
+    }
+
+    /// Takes the region out of its place in a pool.
+    ///
+    /// # Safety
+    /// - **REGION-5**, but for the pool.
+    pub(super) unsafe fn leave(self) -> Region {
+        // SAFETY: REGION-5, as required of the caller.
+        unsafe { self.strike() };
+        // SAFETY: REGION-5: it is read once, and not used there any more.
+        unsafe { self.0.read() }
+    }
+
+    /// # Safety
+    /// - **REGION-5**.
+    unsafe fn strike(self) {
         // SAFETY: REGION-3 by REGION-5.
         let Region {
             member,
@@ -116,11 +157,10 @@ impl RegionRef {
             ..
         } = unsafe { self.get() };
         registration.strike(member);
-        // SAFETY: REGION-5: the pointer came from a box, and nobody uses it any more.
-        *unsafe { Box::from_raw(self.0.as_ptr()) }
     }
 
-    /// Gives back a hold that does not borrow the handle, and frees if it was the last one.
+    /// Gives back a hold that does not borrow the handle, and frees if it was the last one, or sends it
+    /// home to its pool.
     ///
     /// # Safety
     /// - **REGION-6**: the caller owns a hold of that kind; it is given back by this call.
@@ -140,6 +180,11 @@ impl RegionRef {
     /// - **REGION-5**.
     #[cold]
     unsafe fn free(self) {
+        // SAFETY: REGION-3 by REGION-5.
+        if unsafe { self.get() }.place.is_some() {
+            // SAFETY: POOL-1 by REGION-5: who frees has it alone.
+            return unsafe { pool::reuse(self) };
+        }
         // SAFETY: REGION-5, as required of the caller.
         drop(unsafe { self.into_region() });
     }

@@ -38,6 +38,7 @@ impl LocalMr {
             length: at,
             registration: Arc::clone(&region.registration),
             shared: region.shared,
+            place: None,
         });
         // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
         let (addr, length) = unsafe { self.region.bytes_mut() };

@@ -174,7 +174,7 @@ impl Registration {
 
     /// Deregisters all, the one in force last; if the provider refuses one, those that are left are in
     /// force as before. Once ended, nothing more is done. No operation is in flight.
-    pub(crate) fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&self) -> io::Result<()> {
         self.roll.with(|roll| {
             let mut all = roll.take_all();
             while let Some(first) = all.first_mut() {

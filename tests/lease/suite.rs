@@ -11,7 +11,7 @@ use rdma_mr::op::{Begin, Endpoint};
 use rdma_mr::work::{QpCaps, RemoteAddr, WcStatus};
 use rdma_mr::{
     Access, Error, Lease, Lend, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions,
-    MrToken, RemoteMr, SharedMr, SharedMrAccess,
+    MrToken, PoolOptions, RemoteMr, SharedMr, SharedMrAccess,
 };
 
 use crate::fabric::{Fabric, LONG, finish};
@@ -32,6 +32,7 @@ macro_rules! tests {
             r18_leases_in_all_forms
             r19_what_can_not_be_lent_is_said_and_nothing_is_held
             leases_of_slices_parts_and_shared_memory
+            r09_a_slot_under_a_lease_is_not_given_out_again
             a_lease_outlives_a_rotation
             revoked_by_many_it_ends_once
         }
@@ -473,6 +474,37 @@ pub fn leases_of_slices_parts_and_shared_memory<F: Fabric>(fabric: &F) {
         WcStatus::RemAccessErr
     );
     assert_eq!(shared.load::<u8>(16).unwrap(), 3);
+}
+
+pub fn r09_a_slot_under_a_lease_is_not_given_out_again<F: Fabric>(fabric: &F) {
+    let size = PoolOptions {
+        slot_length: 64,
+        slots_per_registration: 2,
+        max_registrations: 1,
+    };
+    let pool = MrOptions::new().pool(fabric.pd(), size).unwrap();
+    let (slot, other) = (pool.take().unwrap(), pool.take().unwrap());
+    let lease = slot.lease(8..24, WRITE, HOUR).unwrap();
+    let addr = slot.addr();
+    assert_eq!(lease.token().addr(), addr as u64 + 8);
+    drop(slot);
+    assert!(pool.try_take().is_none());
+    assert!(write_once(fabric, &[2; 16], at(lease.token(), 0)).is_success());
+    lease.revoke().unwrap();
+    let slot = pool.try_take().expect("it has come back");
+    assert_eq!((slot.addr(), &slot.as_slice()[8..24]), (addr, &[2; 16][..]));
+    let denied = write_once(fabric, &[3; 16], at(lease.token(), 0));
+    assert_eq!(denied, WcStatus::RemAccessErr);
+    // The pool goes first, and the memory with what is left.
+    let lease = slot.lease(.., READ, HOUR).unwrap();
+    drop((pool, slot, other));
+    let (mut a, _b) = fabric.pair(QpCaps::default());
+    let (status, bytes) = read(fabric, &mut a, 64, at(lease.token(), 0));
+    assert!(status.is_success());
+    assert_eq!(bytes[8..24], [2; 16]);
+    lease.revoke().unwrap();
+    drop((a, _b));
+    assert_eq!(fabric.registered(), 0);
 }
 
 pub fn a_lease_outlives_a_rotation<F: Fabric>(fabric: &F) {

@@ -19,7 +19,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("gate", &["error", "sync"]),
     ("registration", &["error", "gate", "leaks", "sync"]),
     ("work", &["error"]),
-    ("mr", &["error", "gate", "raw", "registration", "work"]),
+    (
+        "mr",
+        &["error", "gate", "raw", "registration", "sync", "work"],
+    ),
     (
         "op",
         &[

@@ -54,6 +54,8 @@ const SHAPES: &[Shape] = &[
     shape("lkey", 0, 11, true),
     shape("rkey", 0, 10, true),
     shape("hold", 2000, 115, true),
+    // One RMW to take it, one to give it back.
+    shape("slot", 2000, 90, true),
     shape("wr_id", 2000, 90, true),
     shape("ring", 2000, 200, true),
     shape("slots", 4008, 375, true),

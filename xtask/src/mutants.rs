@@ -9,7 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{loom, workspace};
 
+mod gate;
 mod list;
+mod op;
+mod pool;
 mod shared;
 
 use list::MUTANTS;

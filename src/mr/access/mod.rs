@@ -32,7 +32,8 @@ pub(crate) mod sealed {
 /// What is known of any memory region. Nothing here waits or touches the word.
 ///
 /// Sealed: implemented for [`LocalMr`], `&LocalMr`, [`LocalMrSlice`], [`LocalMrSliceMut`],
-/// [`SharedMr`](crate::SharedMr), `&SharedMr`, [`SharedMrSlice`](crate::SharedMrSlice).
+/// [`PooledMr`](crate::PooledMr), `&PooledMr`, [`SharedMr`](crate::SharedMr), `&SharedMr`,
+/// [`SharedMrSlice`](crate::SharedMrSlice).
 pub trait MrAccess: Sealed {
     /// Address of the first byte.
     fn addr(&self) -> usize {

@@ -13,8 +13,8 @@ use crate::gate::Holder;
 /// In the five forms of [`LocalMrReadAccess`]. "Held" means here: any operation in flight has the
 /// bytes, or any thread does through a slice of the same region.
 ///
-/// Implemented for [`LocalMr`](crate::LocalMr) and [`LocalMrSliceMut`](crate::LocalMrSliceMut): not
-/// for what can be shared.
+/// Implemented for [`LocalMr`](crate::LocalMr), [`PooledMr`](crate::PooledMr) and
+/// [`LocalMrSliceMut`](crate::LocalMrSliceMut): not for what can be shared.
 ///
 /// # Safety
 /// - **ACCESS-3**: `&mut` of the implementing type is the only way to write the region's bytes from

@@ -1,0 +1,111 @@
+//! The changes to the gate.
+
+use super::Mutant;
+use super::list::mutant;
+
+pub(super) const GATE: &[Mutant] = &[
+    mutant(
+        "exclusive release Release -> Relaxed",
+        "compare_exchange(seen, left, Ordering::Release,",
+        "compare_exchange(seen, left, Ordering::Relaxed,",
+        ("gate", "a_reader_sees_a_nic_write_whole"),
+    ),
+    mutant(
+        "shared release Release -> Relaxed",
+        "fetch_sub(kind.unit(), Ordering::Release)",
+        "fetch_sub(kind.unit(), Ordering::Relaxed)",
+        ("gate", "a_nic_write_comes_after_the_last_reader"),
+    ),
+    mutant(
+        "shared acquire Acquire -> Relaxed",
+        "fetch_add(kind.unit(), Ordering::Acquire)",
+        "fetch_add(kind.unit(), Ordering::Relaxed)",
+        ("gate", "a_try_that_succeeds_sees_the_write_whole"),
+    ),
+    mutant(
+        "exclusive acquire Acquire -> Relaxed",
+        "Ordering::Acquire,\n                Ordering::Relaxed,",
+        "Ordering::Relaxed,\n                Ordering::Relaxed,",
+        ("gate", "exclusive_sides_and_a_reader_exclude_each_other"),
+    ),
+    mutant(
+        "a release wakes nobody",
+        "if owed.wake {",
+        "if false {",
+        ("gate", "no_wake_up_of_a_thread_is_lost"),
+    ),
+];
+
+pub(super) const GATE_WAIT: &[Mutant] = &[mutant(
+    "parking without looking at what the mark showed",
+    "Look::Blocked(_) => place.mark()?,",
+    "Look::Blocked(entry) => place.mark().map(|_| entry)?,",
+    ("gate", "no_wake_up_of_a_thread_is_lost"),
+)];
+
+pub(super) const RETIRE: &[Mutant] = &[
+    mutant(
+        "marking a retirement AcqRel -> Acquire",
+        "Ordering::AcqRel,",
+        "Ordering::Acquire,",
+        ("rotation", "no_read_uses_a_key_that_has_ended"),
+    ),
+    mutant(
+        "marking a retirement AcqRel -> Release",
+        "Ordering::AcqRel,",
+        "Ordering::Release,",
+        ("rotation", "no_write_uses_a_key_that_has_ended"),
+    ),
+];
+
+pub(super) const WORD: &[Mutant] = &[
+    mutant(
+        "a retirement does not wait for reads",
+        "Stage::Start if old_reads =>",
+        "Stage::Start if false =>",
+        ("rotation", "no_read_uses_a_key_that_has_ended"),
+    ),
+    mutant(
+        "a retirement does not wait for the reads that were new in the one before",
+        "Stage::Start if self.has(Kind::NewRead.field()) =>",
+        "Stage::Start if false =>",
+        (
+            "rotation",
+            "no_new_read_is_forgotten_by_the_next_retirement",
+        ),
+    ),
+    mutant(
+        "a retirement does not wait for an exclusive operation",
+        "Stage::Start if self.has(Self::NIC_EXCL) =>",
+        "Stage::Start if false =>",
+        ("rotation", "no_write_uses_a_key_that_has_ended"),
+    ),
+    mutant(
+        "an exclusive operation is over when it is the only one",
+        "Stage::Write => (Word(self.0 | Self::WAIT_OLD), Stage::Write),",
+        "Stage::Write => (Word(self.0 & !Self::RETIRING), Stage::Over),",
+        ("rotation", "who_waits_for_writes_is_woken"),
+    ),
+    mutant(
+        "the last old read wakes nobody",
+        "left.has(Self::WAIT_EXCL) || emptied,",
+        "left.has(Self::WAIT_EXCL) || false && emptied,",
+        ("rotation", "who_waits_for_reads_is_woken"),
+    ),
+    mutant(
+        "the end of an exclusive operation says nothing of the retirement",
+        "Self::WAITING | Self::RETIRING | Self::WAIT_OLD)",
+        "Self::WAITING | Self::WAIT_OLD)",
+        ("rotation", "who_waits_for_writes_is_woken"),
+    ),
+];
+
+pub(super) const LOCKED: &[Mutant] = &[mutant(
+    "two at a time have it",
+    "self.gate.acquire(Holder::CpuWrite)",
+    "self.gate.acquire(Holder::CpuRead)",
+    (
+        "lease",
+        "whoever_is_told_that_it_is_over_finds_the_region_free",
+    ),
+)];
