@@ -2,8 +2,8 @@
 //! through the lock that this crate replaces. Sixteen looks at a time: one is less than the loop around it.
 //!
 //! What is promised is of looks that the processor may overlap, as those for the elements of a work
-//! request are. The second table is of looks each of which waits for the one before: from the handle
-//! over the region and its registration to the key are three loads that wait for each other.
+//! request are. The second table is of looks each of which waits for the one before: from the handle to
+//! the key are two loads, one after the other.
 
 mod shapes;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::RangeBounds;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::access::sealed::Sealed;
@@ -12,7 +13,7 @@ use super::region::{Part, RegionRef};
 use super::slice::{LocalMrSlice, LocalMrSliceMut};
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Snapshot;
-use crate::registration::{Memory, Registrar, StableMemory};
+use crate::registration::{InnerCell, Memory, Registrar, StableMemory};
 
 /// Registered memory of this side, owned: bytes that the CPU reads and writes through guards, and
 /// the NIC through operations that hold the region.
@@ -32,11 +33,24 @@ use crate::registration::{Memory, Registrar, StableMemory};
 /// ```
 pub struct LocalMr {
     pub(super) region: RegionRef,
+    /// The state of the region's registration, without the way over the region.
+    inner: InnerRef,
 }
+
+#[derive(Clone, Copy)]
+struct InnerRef(NonNull<InnerCell>);
+
+// SAFETY: REGION-3: used as a reference, while the handle is there.
+unsafe impl Send for InnerRef {}
+// SAFETY: as above.
+unsafe impl Sync for InnerRef {}
 
 impl LocalMr {
     pub(super) fn new(region: RegionRef) -> Self {
-        LocalMr { region }
+        // SAFETY: REGION-3: the region has a handle from here on.
+        let registration = unsafe { &region.get().registration };
+        let inner = InnerRef(NonNull::from(registration.inner()));
+        LocalMr { region, inner }
     }
 
     /// Maps `length` zeroed bytes and registers them with LOCAL_WRITE. See [`MrOptions::alloc`].
@@ -133,6 +147,13 @@ impl Sealed for LocalMr {
     fn part(&self) -> Part<'_> {
         // SAFETY: REGION-3: the handle is borrowed for the part's lifetime.
         unsafe { Part::whole(self.region) }
+    }
+
+    #[inline]
+    fn inner(&self) -> &InnerCell {
+        // SAFETY: REGION-3: the handle is borrowed; its region keeps the registration, in its place, and is
+        // never given another one.
+        unsafe { self.inner.0.as_ref() }
     }
 }
 

@@ -51,8 +51,8 @@ const SHAPES: &[Shape] = &[
         name: "load",
         promise: None,
     },
-    shape("lkey", 0, 11, true),
-    shape("rkey", 0, 10, true),
+    shape("lkey", 0, 9, true),
+    shape("rkey", 0, 8, true),
     shape("hold", 2000, 115, true),
     // One RMW to take it, one to give it back.
     shape("slot", 2000, 90, true),

@@ -15,16 +15,28 @@ use sealed::Sealed;
 pub(crate) mod sealed {
     //! Keeps the traits this crate's own, and gives them what they are made of.
     pub use crate::mr::region::Part;
+    use crate::registration::InnerCell;
 
     /// What every region and slice is. Send and Sync, so that futures over a `dyn` of them are, too.
     pub trait Sealed: Send + Sync {
         /// The bytes, and the region that they are part of.
         fn part(&self) -> Part<'_>;
+
+        /// The published state of its registration.
+        #[inline]
+        fn inner(&self) -> &InnerCell {
+            self.part().region().registration.inner()
+        }
     }
 
     impl<T: Sealed> Sealed for &T {
         fn part(&self) -> Part<'_> {
             T::part(self)
+        }
+
+        #[inline]
+        fn inner(&self) -> &InnerCell {
+            T::inner(self)
         }
     }
 }
@@ -47,12 +59,12 @@ pub trait MrAccess: Sealed {
 
     /// The remote key. One load; never waits (rule R7).
     fn rkey(&self) -> u32 {
-        self.part().region().registration.inner().keys().1
+        self.inner().keys().1
     }
 
     /// The rights of the registration. One load; never waits.
     fn access(&self) -> Access {
-        self.part().region().registration.inner().access()
+        self.inner().access()
     }
 }
 

@@ -31,12 +31,12 @@ use crate::registration::{InnerCell, LocalMrInner};
 pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     /// The local key, for a scatter/gather element. One load; never waits (rule R7).
     fn lkey(&self) -> u32 {
-        self.part().region().registration.inner().keys().0
+        self.inner().keys().0
     }
 
     /// The state of the registration, where the seed has its lock. Loading from it never waits.
     fn get_inner(&self) -> &InnerCell {
-        self.part().region().registration.inner()
+        self.inner()
     }
 
     /// The state of the registration as one consistent copy. Never waits; pins an epoch meanwhile.

@@ -21,7 +21,7 @@ use super::region::Part;
 use crate::error::Result;
 use crate::gate::Snapshot;
 use crate::raw;
-use crate::registration::{Access, Memory, Registrar};
+use crate::registration::{Access, InnerCell, Memory, Registrar};
 
 /// Registered memory that peers may read and write at any moment, with remote rights for good.
 ///
@@ -115,6 +115,11 @@ impl Sealed for SharedMr {
     #[inline]
     fn part(&self) -> Part<'_> {
         self.0.part()
+    }
+
+    #[inline]
+    fn inner(&self) -> &InnerCell {
+        self.0.inner()
     }
 }
 
