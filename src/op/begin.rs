@@ -208,7 +208,9 @@ impl Future for HoldFuture<'_> {
 
 #[inline]
 pub(super) fn checked<T: MrAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
-    require(mr.access(), holder)?;
-    length_of_sge(mr.part())?;
-    Ok(mr.part())
+    let part = mr.part();
+    // By way of the region, whose line is needed next, and whose registration is asked once more then.
+    require(part.region().registration.inner().access(), holder)?;
+    length_of_sge(part)?;
+    Ok(part)
 }
