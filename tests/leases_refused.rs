@@ -3,53 +3,22 @@
 #![cfg(all(feature = "soft", not(loom)))]
 
 mod util;
+mod watched;
 
 use std::io;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdma_mr::backend::soft::{Fault, Nic, ProtectionDomain, When};
+use rdma_mr::backend::soft::{Fault, Nic, When};
 use rdma_mr::gate::Snapshot;
 use rdma_mr::lease::{Reaper, reap};
 use rdma_mr::op::Begin;
-use rdma_mr::registration::{Registered, Registrar};
 use rdma_mr::{Access, Error, Lease, Lend, LocalMr, LocalMrReadAccess, leaks};
 use util::*;
+use watched::{Event, Watched};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WRITE: Access = Access::REMOTE_WRITE;
-
-/// What is called when a registration ends.
-type Hook = Box<dyn FnMut() + Send>;
-
-/// A protection domain whose registrations' ends are seen.
-struct Watched {
-    pd: Arc<ProtectionDomain>,
-    at_end: Arc<Mutex<Option<Hook>>>,
-}
-
-// SAFETY: REG-1, REG-2, REG-3: as of the domain.
-unsafe impl Registrar for Watched {
-    unsafe fn register(
-        &self,
-        addr: NonNull<u8>,
-        length: usize,
-        access: Access,
-    ) -> io::Result<Registered> {
-        // SAFETY: REG-4, as required of the caller.
-        let registered = unsafe { self.pd.register(addr, length, access) }?;
-        let (at_end, mut handle) = (self.at_end.clone(), registered.handle);
-        let end = move || {
-            if let Some(hook) = &mut *at_end.lock().unwrap() {
-                hook();
-            }
-            handle.deregister()
-        };
-        // SAFETY: DEREG-1, DEREG-2, DEREG-3: as of the domain's own handle.
-        Ok(unsafe { Registered::ended_by(registered.lkey, registered.rkey, end) })
-    }
-}
 
 /// The next deregistrations are refused.
 fn refuse(nic: &Nic, times: usize) {
@@ -73,15 +42,17 @@ fn alone() -> impl Drop {
 #[test]
 fn r14_the_registration_ends_before_anybody_has_the_bytes() {
     let _alone = alone();
-    let pd = Arc::new(Watched {
-        pd: Nic::new().alloc_pd(),
-        at_end: Arc::default(),
+    let watched: Arc<Mutex<Option<Arc<LocalMr>>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<Snapshot>>> = Arc::default();
+    let (region, states) = (watched.clone(), seen.clone());
+    let pd = Watched::new(Nic::new().alloc_pd(), move |event| {
+        if let (Event::Ends { .. }, Some(mr)) = (event, &*region.lock().unwrap()) {
+            states.lock().unwrap().push(mr.state());
+        }
+        Ok(())
     });
     let mr = Arc::new(LocalMr::alloc(&pd, 64).unwrap());
-    let seen: Arc<Mutex<Vec<Snapshot>>> = Arc::default();
-    let (watched, states) = (mr.clone(), seen.clone());
-    let hook = move || states.lock().unwrap().push(watched.state());
-    *pd.at_end.lock().unwrap() = Some(Box::new(hook));
+    *watched.lock().unwrap() = Some(mr.clone());
     let ends: [fn(Lease); 4] = [
         |lease| lease.revoke().unwrap(),
         drop,
@@ -97,8 +68,7 @@ fn r14_the_registration_ends_before_anybody_has_the_bytes() {
         let state = seen.lock().unwrap().pop().expect("deregistered");
         assert!(!state.is_free() && state.writer.is_some(), "{state}");
     }
-    // The hook has the region.
-    pd.at_end.lock().unwrap().take();
+    watched.lock().unwrap().take();
 }
 
 #[test]

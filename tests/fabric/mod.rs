@@ -50,6 +50,8 @@ pub trait Fabric: Sized + Send + Sync + 'static {
     type Cq: CompletionQueue + CompletionEvents + Clone + Send + Sync + 'static;
     type Qp: QueuePair<Cq = Self::Cq> + Send + Sync + Unpin + 'static;
     type Srq: SharedRecvQueue + Send;
+    /// A handle of the device.
+    type Nic: Send;
 
     /// Whether a receive that is posted in ERR gets a completion (rule R16 is about those where it
     /// does not).
@@ -58,6 +60,10 @@ pub trait Fabric: Sized + Send + Sync + 'static {
     const RECEIVE_WITHOUT_MEMORY: WcStatus;
 
     fn open() -> Self;
+    /// Another protection domain of the same device.
+    fn beside(&self) -> Self;
+    /// Handles, to be dropped one by one.
+    fn into_parts(self) -> (Self::Nic, Arc<Self::Pd>);
     fn pd(&self) -> &Arc<Self::Pd>;
     /// A completion queue with an event channel.
     fn cq(&self, capacity: u32) -> Self::Cq;
@@ -69,6 +75,10 @@ pub trait Fabric: Sized + Send + Sync + 'static {
     fn max_sge(&self) -> u32;
     /// Waits until this queue has lost a completion and its polls are about to say so.
     fn await_overrun(&self, cq: &Self::Cq);
+    /// Objects that the backend had to leak, so far.
+    fn leaked() -> u64 {
+        0
+    }
     /// Lets it do all that it can, if it acts only when told to.
     fn act(&self) {}
 

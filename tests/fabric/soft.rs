@@ -29,12 +29,21 @@ impl Fabric for Soft {
     type Cq = CompletionQueue;
     type Qp = QueuePair;
     type Srq = SharedRecvQueue;
+    type Nic = Nic;
 
     const FLUSHES_LATE_RECEIVES: bool = true;
     const RECEIVE_WITHOUT_MEMORY: WcStatus = WcStatus::LocProtErr;
 
     fn open() -> Self {
         Self::on(Nic::new())
+    }
+
+    fn beside(&self) -> Self {
+        Self::on(self.nic.clone())
+    }
+
+    fn into_parts(self) -> (Nic, Arc<ProtectionDomain>) {
+        (self.nic, self.pd)
     }
 
     fn pd(&self) -> &Arc<ProtectionDomain> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdma_mr::backend::verbs::{
-    AsyncEvent, CompletionQueue, Context, ProtectionDomain, QueuePair, SharedRecvQueue,
+    AsyncEvent, CompletionQueue, Context, ProtectionDomain, QueuePair, SharedRecvQueue, leaked,
 };
 use rdma_mr::work::{QpCaps, WcStatus};
 
@@ -15,11 +15,19 @@ pub struct Device {
     pd: Arc<ProtectionDomain>,
 }
 
+impl Device {
+    fn on(context: Context) -> Self {
+        let pd = context.alloc_pd().unwrap();
+        Device { context, pd }
+    }
+}
+
 impl Fabric for Device {
     type Pd = ProtectionDomain;
     type Cq = Arc<CompletionQueue>;
     type Qp = QueuePair;
     type Srq = SharedRecvQueue;
+    type Nic = Context;
 
     /// rxe does not.
     const FLUSHES_LATE_RECEIVES: bool = false;
@@ -27,9 +35,15 @@ impl Fabric for Device {
     const RECEIVE_WITHOUT_MEMORY: WcStatus = WcStatus::LocQpOpErr;
 
     fn open() -> Self {
-        let context = Context::open(None).unwrap();
-        let pd = context.alloc_pd().unwrap();
-        Device { context, pd }
+        Self::on(Context::open(None).unwrap())
+    }
+
+    fn beside(&self) -> Self {
+        Self::on(self.context.clone())
+    }
+
+    fn into_parts(self) -> (Context, Arc<ProtectionDomain>) {
+        (self.context, self.pd)
     }
 
     fn pd(&self) -> &Arc<ProtectionDomain> {
@@ -59,6 +73,10 @@ impl Fabric for Device {
 
     fn connect(&self, a: &QueuePair, b: &QueuePair) {
         QueuePair::connect_loopback(a, b, None).unwrap();
+    }
+
+    fn leaked() -> u64 {
+        leaked()
     }
 
     fn max_sge(&self) -> u32 {

@@ -35,13 +35,12 @@ mod tasks;
 mod work;
 mod world;
 
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::fabric::Fabric;
-use random::Random;
+use random::{Random, from_env};
 use report::{counted, failed, failure, progressed};
 use work::Working;
 pub use world::World;
@@ -165,22 +164,9 @@ const KINDS: &[&str] = &[
     "checks fetched values",
 ];
 
-fn from_env<T: FromStr>(name: &str) -> Option<T> {
-    let value = std::env::var(name).ok()?;
-    Some(
-        value
-            .parse()
-            .ok()
-            .unwrap_or_else(|| panic!("{name}={value}: a number")),
-    )
-}
-
 /// The whole of it, for `seconds` unless the environment says otherwise.
 pub fn run<F: Victim>(seconds: u64) {
-    let now = SystemTime::UNIX_EPOCH
-        .elapsed()
-        .map_or(1, |now| now.as_nanos() as u64);
-    let seed = from_env("RDMA_MR_SEED").unwrap_or(now);
+    let seed = random::seed();
     let seconds = from_env("RDMA_MR_SECONDS").unwrap_or(seconds);
     println!("RDMA_MR_SEED={seed} RDMA_MR_SECONDS={seconds}");
     let mut random = Random(seed);

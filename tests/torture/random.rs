@@ -1,9 +1,30 @@
 //! Random numbers from a seed.
 
 use std::ops::Range;
+use std::str::FromStr;
+use std::time::SystemTime;
 
 /// SplitMix64.
 pub struct Random(pub u64);
+
+/// A number that the environment gives.
+#[allow(dead_code, reason = "each test uses a part of it")]
+pub fn from_env<T: FromStr>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .ok()
+            .unwrap_or_else(|| panic!("{name}={value}: a number")),
+    )
+}
+
+/// `RDMA_MR_SEED`, or one by the clock.
+#[allow(dead_code, reason = "each test uses a part of it")]
+pub fn seed() -> u64 {
+    let now = || SystemTime::UNIX_EPOCH.elapsed();
+    from_env("RDMA_MR_SEED").unwrap_or_else(|| now().map_or(1, |now| now.as_nanos() as u64))
+}
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 impl Random {

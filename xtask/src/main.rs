@@ -6,6 +6,7 @@ mod loom;
 mod mutants;
 mod packages;
 mod process;
+mod sanitize;
 mod steps;
 mod tasks;
 mod vm;
@@ -32,6 +33,7 @@ Usage: cargo xtask <command>
                            ARGS go to the test harness; --full raises the bounds
   mutants [FILTER]         breaks the crate by hand, one change at a time, in the files whose path
                            contains FILTER; a model must fail each time
+  asan                     what takes memory down, under AddressSanitizer (nightly)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
@@ -88,6 +90,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
     match command.as_str() {
         "test" => tasks::test(),
         "lint" => tasks::lint(),
+        "asan" => sanitize::run(),
         "instructions" => instructions::run(),
         "ci" => tasks::ci(),
         other => bail!(Exit::usage(format!("no command `{other}`\n\n{USAGE}"))),

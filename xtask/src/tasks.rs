@@ -6,7 +6,7 @@ use crate::packages::{self, Use};
 use crate::process::run;
 use crate::steps::Steps;
 use crate::workspace::{build_sideway, cargo};
-use crate::{VM_TEST_TIMEOUT, house, instructions, loom, mutants, vm, vm_test};
+use crate::{VM_TEST_TIMEOUT, house, instructions, loom, mutants, sanitize, vm, vm_test};
 
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
 const TORTURE: &str = "60";
@@ -46,6 +46,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
     })?;
     steps.run("loom", || loom::run(false, "", &[]))?;
     steps.run("mutants", || mutants::run(""))?;
+    steps.run("asan", sanitize::run)?;
     steps.run("instructions", instructions::run)?;
     steps.run("build with verbs", || {
         run(cargo("build").args(["--features", "verbs", "--all-targets"]))
