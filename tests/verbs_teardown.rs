@@ -7,6 +7,8 @@ mod fabric;
 mod ledger;
 #[path = "teardown/peers.rs"]
 mod peers;
+#[path = "teardown/place.rs"]
+mod place;
 #[path = "torture/random.rs"]
 mod random;
 #[path = "teardown/suite.rs"]

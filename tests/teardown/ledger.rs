@@ -37,9 +37,10 @@ impl Ledger {
         self.entries().in_force.len()
     }
 
-    /// How often memory was freed, all in all.
-    pub fn freed(&self) -> usize {
-        self.entries().freed
+    /// How many pieces of memory there are.
+    pub fn in_use(&self) -> usize {
+        let entries = self.entries();
+        entries.made - entries.freed
     }
 
     /// The provider refuses to end the next registration whose end is asked for.

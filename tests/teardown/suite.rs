@@ -21,7 +21,7 @@ macro_rules! tests {
 pub(crate) use tests;
 
 /// How many orders at random.
-const SOME: usize = 300;
+const SOME: usize = 150;
 
 /// What was under way: said when something panics.
 #[derive(Debug)]
@@ -111,13 +111,13 @@ fn seeded() -> Random {
     Random(seed)
 }
 
-/// One of each two is the first and the other the second to go, each of the ways; the others at random.
+/// One of each two is the first and the other the second to go; the others, and three ways, at random.
 pub fn r14_each_two_in_both_orders<F: Fabric>(open: &fn() -> F) {
     let mut random = seeded();
     for first in OBJECTS {
         for second in OBJECTS.into_iter().filter(|second| *second != first) {
-            for way in WAYS {
-                let mut order = shuffled(&mut random);
+            for _ in 0..3 {
+                let (mut order, way) = (shuffled(&mut random), random.pick(&WAYS));
                 for (at, object) in [first, second].into_iter().enumerate() {
                     let from = order.iter().position(|other| *other == object);
                     order.swap(at, from.unwrap());

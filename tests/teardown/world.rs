@@ -1,24 +1,23 @@
 //! One of each, made afresh, and taken down one by one; and what must be true after each step.
 
-use std::io::ErrorKind;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use rdma_mr::op::{Begin, Endpoint, Hold};
 use rdma_mr::work::WcStatus;
-use rdma_mr::{Access, Error, Leaks, Lease, Lend, LocalMr, LocalMrReadAccess, MrAccess, leaks};
+use rdma_mr::{Access, Error, Leaks, Lease, LocalMr, MrToken, leaks};
 
 use crate::fabric::Fabric;
 use crate::ledger::{Bytes, Ledger};
 use crate::peers::{CAPS, CQ, Peers};
+use crate::place::{Expected, LENGTH, Place};
 use crate::watched::Watched;
 
 /// What is taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// What is left of a region after the split.
+    /// What is left of a region after the split; or a pool.
     Region,
-    /// What was split from it.
+    /// What was split from it; or a slot of the pool.
     Part,
     /// A hold on one of them; see [`Life`].
     Hold,
@@ -51,25 +50,49 @@ pub enum Life {
     Posted,
 }
 
-/// What the hold and the lease are on: both on the same one then read, else they write.
+/// Of what the hold and the lease are. Both on the same one read, else they write.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
+    pool: bool,
     life: Life,
     held: usize,
     lent: usize,
 }
 
-const fn way(life: Life, held: usize, lent: usize) -> Way {
-    Way { life, held, lent }
+impl Way {
+    const fn region(life: Life, held: usize, lent: usize) -> Self {
+        Way {
+            pool: false,
+            life,
+            held,
+            lent,
+        }
+    }
+
+    const fn pool(life: Life, held: usize) -> Self {
+        Way {
+            pool: true,
+            life,
+            held,
+            lent: 1,
+        }
+    }
+
+    fn writes(self) -> bool {
+        self.held != self.lent
+    }
 }
 
-pub const WAYS: [Way; 6] = [
-    way(Life::Begun, 0, 1),
-    way(Life::Number, 1, 0),
-    way(Life::Posted, 0, 1),
-    way(Life::Posted, 1, 0),
-    way(Life::Begun, 1, 1),
-    way(Life::Number, 0, 0),
+pub const WAYS: [Way; 9] = [
+    Way::region(Life::Begun, 0, 1),
+    Way::region(Life::Number, 1, 0),
+    Way::region(Life::Posted, 0, 1),
+    Way::region(Life::Posted, 1, 0),
+    Way::region(Life::Begun, 1, 1),
+    Way::region(Life::Number, 0, 0),
+    Way::pool(Life::Begun, 0),
+    Way::pool(Life::Posted, 0),
+    Way::pool(Life::Number, 1),
 ];
 
 /// A hold in one of its lives.
@@ -79,13 +102,10 @@ enum Held {
     Posted,
 }
 
-/// Of the region and of its part.
-const LENGTH: usize = 64;
-
 pub struct World<F: Fabric> {
     way: Way,
-    /// The region and its part.
-    mrs: [Option<LocalMr>; 2],
+    /// The region and its part, or the pool and its slot.
+    places: [Option<Place>; 2],
     hold: Option<Held>,
     lease: Option<Lease>,
     pd: Option<Arc<Watched<F::Pd>>>,
@@ -96,7 +116,7 @@ pub struct World<F: Fabric> {
     /// Whether the peer tries its old key at once, and not when all is gone.
     hasty: bool,
     /// A key that is good no more, to be tried.
-    stale: Option<rdma_mr::MrToken>,
+    stale: Option<MrToken>,
     ledger: Arc<Ledger>,
     domain: Weak<F::Pd>,
 }
@@ -117,29 +137,18 @@ impl<F: Fabric> World<F> {
         let ledger = Arc::new(Ledger::default());
         let book = ledger.clone();
         let pd = Watched::new(pd, move |event| book.enter(event));
-        let register = |length| {
-            let bytes = Bytes::new(&ledger, length, !hasty);
-            LocalMr::register(&pd, bytes).unwrap()
-        };
+        let bytes = |length| Bytes::new(&ledger, length, !hasty);
 
         // Nobody receives it: it is outstanding as long as the queue pair is there.
-        let sent = register(LENGTH);
+        let sent = LocalMr::register(&pd, bytes(LENGTH)).unwrap();
         qp.send(sent.begin_read().unwrap(), None).unwrap();
         drop(sent);
 
-        let mut region = register(2 * LENGTH);
-        let part = match way.lent {
-            0 => region.split_off(LENGTH),
-            _ => region.split_to(LENGTH),
+        let places = match way.pool {
+            true => Place::pool_and_slot(&pd),
+            false => Place::region_and_part(&pd, bytes(2 * LENGTH), way.lent == 0),
         };
-        let mrs = [region, part.unwrap()];
-        let (held, lent) = (&mrs[way.held], &mrs[way.lent]);
-        let (hold, access) = if way.held == way.lent {
-            (held.begin_read(), Access::REMOTE_READ)
-        } else {
-            (held.begin_write(), Access::REMOTE_WRITE)
-        };
-        let hold = match (hold.unwrap(), way.life) {
+        let hold = match (places[way.held].begin(way.writes()), way.life) {
             (hold, Life::Begun) => Held::Hold(hold),
             (hold, Life::Number) => Held::Number(hold.into_wr_id()),
             (hold, Life::Posted) => {
@@ -147,12 +156,15 @@ impl<F: Fabric> World<F> {
                 Held::Posted
             }
         };
-        let lease = lent.lease(16..48, access, Duration::from_secs(3600));
+        let lease = places[way.lent].lease(match way.writes() {
+            true => Access::REMOTE_WRITE,
+            false => Access::REMOTE_READ,
+        });
         World {
             way,
-            mrs: mrs.map(Some),
+            places: places.map(Some),
             hold: Some(hold),
-            lease: Some(lease.unwrap()),
+            lease: Some(lease),
             pd: Some(pd),
             qp: Some(qp),
             cq: Some(cq),
@@ -168,7 +180,7 @@ impl<F: Fabric> World<F> {
     /// Drops it.
     pub fn drop(&mut self, object: Object) {
         match object {
-            Region | Part => drop(self.mrs[object as usize].take()),
+            Region | Part => drop(self.places[object as usize].take()),
             Object::Hold => self.drop_hold(),
             Object::Lease => {
                 let lease = self.lease.take();
@@ -200,7 +212,7 @@ impl<F: Fabric> World<F> {
     /// as it was.
     pub fn close(&mut self, object: Object) -> bool {
         match object {
-            Region | Part => return self.close_mr(object as usize),
+            Region | Part => return self.close_place(object as usize),
             Object::Lease => self.revoke(),
             Qp => {
                 let closed = self.qp.take().map(Endpoint::close);
@@ -211,39 +223,28 @@ impl<F: Fabric> World<F> {
         true
     }
 
-    fn close_mr(&mut self, at: usize) -> bool {
-        let mr = self.mrs[at].take().unwrap();
-        let may = !self.is_held(at) && !self.lives(1 - at);
-        if may {
+    fn close_place(&mut self, at: usize) -> bool {
+        let place = self.places[at].take().unwrap();
+        let expected = self.expected(at);
+        if matches!(place, Place::Slot(_)) {
+            return true; // dropped
+        }
+        let may_close = expected.may_close();
+        if may_close {
             self.ledger.refuse_once();
         }
-        let (mr, error) = mr.close().expect_err("refused");
-        let error = (error.kind(), error.into_inner().unwrap());
-        let why = match (&error.0, error.1.downcast_ref::<Error>()) {
-            (ErrorKind::WouldBlock, Some(Error::Held { state })) => {
-                assert_eq!(*state, mr.state());
-                self.is_held(at)
-            }
-            (ErrorKind::ResourceBusy, Some(Error::PartsAlive { others: 1 })) => {
-                !self.is_held(at) && self.lives(1 - at)
-            }
-            (ErrorKind::ResourceBusy, Some(Error::Deregister(_))) => may,
-            _ => false,
+        let Err((place, error)) = place.close() else {
+            panic!("it had to be refused");
         };
-        assert!(why, "{error:?}");
-        // It is as it was.
-        assert_eq!(mr.length(), LENGTH);
-        let written = self.is_held(at) && self.way.held != self.way.lent;
-        assert_eq!(mr.try_as_slice().is_none(), written);
-        if may {
-            drop(mr.begin_write().unwrap());
-            let memory = mr.close().map_err(|(_, error)| error).unwrap();
-            let bytes = memory.downcast::<Bytes>();
-            assert!(bytes.is_ok(), "what was handed in comes back");
+        assert!(place.had_to_refuse(expected, &error), "{error:?}");
+        place.check(expected);
+        if may_close {
+            drop(place.begin(true)); // good for all that it was
+            place.close().map_err(|(_, error)| error).unwrap();
         } else {
-            self.mrs[at] = Some(mr);
+            self.places[at] = Some(place);
         }
-        may
+        may_close
     }
 
     fn revoke(&mut self) {
@@ -276,7 +277,16 @@ impl<F: Fabric> World<F> {
 
     /// Whether it is kept by its handle or by what holds it.
     fn lives(&self, at: usize) -> bool {
-        self.mrs[at].is_some() || self.is_held(at)
+        self.places[at].is_some() || self.is_held(at)
+    }
+
+    fn expected(&self, at: usize) -> Expected {
+        let held = self.is_held(at);
+        Expected {
+            held,
+            written: held && self.way.writes(),
+            other: self.lives(1 - at),
+        }
     }
 
     /// What is there is usable, what is gone has come to its end, and nothing has that should not.
@@ -284,10 +294,13 @@ impl<F: Fabric> World<F> {
         let memory = self.lives(0) || self.lives(1);
         let alive = [memory, self.qp.is_some(), self.lease.is_some()].map(usize::from);
         assert_eq!(self.ledger.registered(), alive.iter().sum::<usize>());
-        assert_eq!(self.ledger.freed(), 2 - alive[0] - alive[1]);
-        for (at, mr) in self.mrs.iter().enumerate() {
-            let Some(mr) = mr else { continue };
-            assert_eq!(mr.state().is_free(), !self.is_held(at), "{}", mr.state());
+        // A pool has memory of its own.
+        let alive = alive[1] + if self.way.pool { 0 } else { alive[0] };
+        assert_eq!(self.ledger.in_use(), alive);
+        for (at, place) in self.places.iter().enumerate() {
+            if let Some(place) = place {
+                place.check(self.expected(at));
+            }
         }
         if let Some(qp) = &self.qp {
             let posted = usize::from(matches!(self.hold, Some(Held::Posted)));
