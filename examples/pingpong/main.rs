@@ -13,8 +13,7 @@
 //!   --inline            the post copies the bytes (IBV_SEND_INLINE)
 //!   --yield             give the processor up after each look at a queue that was empty: for machines
 //!                       where the NIC itself needs a processor, and there are not enough
-//!   --check PERCENT     fail if the layer adds more than that at the median, in three quarters of the
-//!                       contests
+//!   --check PERCENT     fail if the layer adds more than that at the median, in every contest
 //! ```
 //!
 //! All contestants use the same two queue pairs, which one thread posts to and polls. In a round trip
@@ -30,7 +29,7 @@
 //! one it is. And where the contestants' memory lies costs an emulated processor some microseconds, for as
 //! long as it lies there. So there can be several contests, each with contestants made anew: the
 //! table is of the one in which the plain one was least disturbed, whatever the others did, and
-//! `--check` fails if the layer adds more than the limit in three quarters of them.
+//! `--check` fails if the layer adds more than the limit in each of them.
 
 mod contest;
 mod futures;
