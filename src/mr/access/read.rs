@@ -22,7 +22,7 @@ use crate::registration::{InnerCell, LocalMrInner};
 /// A guard that is had at once costs one RMW, and one to release; a refusal one load; no allocation.
 ///
 /// # Panics
-/// The accessors panic with 2²⁷ guards on one region at a time, most likely forgotten ones.
+/// The accessors panic with 2¹⁹ guards on one region at a time, most likely forgotten ones.
 ///
 /// # Safety
 /// Implementations, all of them in this crate, promise:
