@@ -1,6 +1,8 @@
 //! std or loom, chosen in this one place. Everything else in the crate takes its atomics, locks
 //! and threads from here, and what a model has no notion of: time, and the static table of waiters.
 
+mod worker;
+
 use std::time::{Duration, Instant};
 
 use event_listener::{Event, Listener};
@@ -73,6 +75,7 @@ mod table {
 }
 
 pub(crate) use table::waiters;
+pub(crate) use worker::{Stop, Worker};
 
 #[cfg(not(loom))]
 pub(crate) use atomic_waker::AtomicWaker;

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event_listener::listener;
 
 use super::Shared;
 use crate::gate::Locked;
-use crate::sync::{global, park, waiters};
+use crate::sync::{Stop, Worker, global, park, waiters};
 
 /// When a lease that the provider refused to end is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -105,10 +103,7 @@ pub fn reap() -> Reaped {
 /// A thread that revokes leases when their time has passed, and sleeps otherwise. Any number of them serve
 /// all leases of the process; one is enough. Dropped, it ends the thread, and waits for it.
 #[derive(Debug)]
-pub struct Reaper {
-    thread: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-}
+pub struct Reaper(Worker<()>);
 
 impl Reaper {
     /// Starts a thread of that name.
@@ -130,36 +125,25 @@ impl Reaper {
     /// # Errors
     /// The operating system's, for a thread.
     pub fn spawn(name: &str) -> io::Result<Reaper> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let run = move || {
+        let run = |stop: Stop| {
             loop {
                 // On the list before it looks: it is told of what comes after that.
                 listener!(waiters(address()) => listener);
-                // Ordering: Acquire pairs with the Release in `drop`; nothing else is handed over.
-                if stopped.load(Ordering::Acquire) {
+                if stop.is_told() {
                     return;
                 }
                 park(listener, reap().next);
             }
         };
-        let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
-        Ok(Reaper {
-            thread: Some(thread),
-            stop,
-        })
+        Worker::spawn(name, run).map(Reaper)
     }
 }
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        // Ordering: Release pairs with the Acquire in `spawn`.
-        self.stop.store(true, Ordering::Release);
-        waiters(address()).notify(usize::MAX);
-        // A waker that it calls may be what drops it.
-        let thread = self.thread.take();
-        let thread = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
         // It has nothing to say; a panic of a provider's was printed.
-        let _ = thread.map(JoinHandle::join);
+        let _ = self.0.end(|| {
+            waiters(address()).notify(usize::MAX);
+        });
     }
 }

@@ -1,0 +1,54 @@
+//! A thread of the crate's own that goes on until it is told to end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+#[derive(Debug)]
+pub(crate) struct Worker<T> {
+    thread: Option<JoinHandle<T>>,
+    stop: Stop,
+}
+
+/// Whether the thread is to end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(crate) fn is_told(&self) -> bool {
+        // Ordering: Acquire pairs with the Release in `tell`; nothing else is handed over.
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn tell(&self) {
+        // Ordering: Release pairs with the Acquire in `is_told`.
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl<T: Send + 'static> Worker<T> {
+    /// Starts a thread of that name.
+    pub(crate) fn spawn(
+        name: &str,
+        run: impl FnOnce(Stop) -> T + Send + 'static,
+    ) -> io::Result<Self> {
+        let stop = Stop::default();
+        let told = stop.clone();
+        let thread = thread::Builder::new().name(name.into());
+        Ok(Worker {
+            thread: Some(thread.spawn(move || run(told))?),
+            stop,
+        })
+    }
+
+    /// Tells the thread to end, wakes it by `wake`, and waits for it. `None` if that has been done, or if
+    /// it is the thread itself that asks: a waker that it calls may be what drops its owner.
+    pub(crate) fn end(&mut self, wake: impl FnOnce()) -> Option<thread::Result<T>> {
+        self.stop.tell();
+        wake();
+        let thread = self.thread.take()?;
+        let itself = thread.thread().id() == thread::current().id();
+        (!itself).then(|| thread.join())
+    }
+}
