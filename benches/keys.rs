@@ -2,8 +2,10 @@
 //! through the lock that this crate replaces. Sixteen looks at a time: one is less than the loop around it.
 //!
 //! What is promised is of looks that the processor may overlap, as those for the elements of a work
-//! request are. The second table is of looks each of which waits for the one before: from the handle to
-//! the key are two loads, one after the other.
+//! request are, with the loop around them on both sides. From the handle to the key are two loads, one
+//! after the other, and a word that stands alone is one: the second table takes the loop off, and has
+//! the baseline that is reached as a key is, through an `Arc`. The third is of looks each of which waits
+//! for the one before.
 
 mod shapes;
 
@@ -35,14 +37,20 @@ fn after<T: 'static>(make: impl Fn() -> T, look: impl Fn(&T) -> u32 + 'static) -
     })
 }
 
+/// What all tables have.
+fn keys() -> Vec<Contestant> {
+    vec![
+        contestant("lkey", at(region(), |mr| mr.lkey())).promised(1.5),
+        contestant("rkey", at(region(), |mr| mr.rkey())).promised(1.5),
+    ]
+}
+
 fn looks() -> Vec<Contestant> {
     let parking_lot = Arc::new(parking_lot::RwLock::new(Locked::default()));
     let std = Arc::new(std::sync::RwLock::new(Locked::default()));
-    vec![
-        contestant("overhead: the loop", at((), |()| 0)).overhead(),
+    let mut looks = keys();
+    looks.extend([
         contestant("floor: a plain atomic load", at(word(), load)).baseline(),
-        contestant("lkey", at(region(), |mr| mr.lkey())).promised(1.5),
-        contestant("rkey", at(region(), |mr| mr.rkey())).promised(1.5),
         contestant("keys", at(region(), |mr| mr.get_inner().keys())),
         contestant("access", at(region(), |mr| mr.access())),
         contestant("addr", at(region(), |mr| mr.addr())),
@@ -55,7 +63,22 @@ fn looks() -> Vec<Contestant> {
             "rival: lkey in an Arc<RwLock> of std",
             at(std, |mr| mr.read().unwrap().lkey),
         ),
-    ]
+    ]);
+    looks
+}
+
+fn looks_alone() -> Vec<Contestant> {
+    let mut looks = keys();
+    looks.extend([
+        contestant("overhead: the loop", at((), |()| 0)).overhead(),
+        contestant("a plain atomic load", at(word(), load)),
+        contestant(
+            "floor: an atomic load through an Arc",
+            at(Arc::new(word()), |word| load(word)),
+        )
+        .baseline(),
+    ]);
+    looks
 }
 
 fn chains() -> Vec<Contestant> {
@@ -73,6 +96,7 @@ fn chains() -> Vec<Contestant> {
 fn main() -> ExitCode {
     turns::main(&[
         ("keys, sixteen looks", looks),
+        ("keys, sixteen looks, the loop taken off", looks_alone),
         ("keys, sixteen looks, each after the one before", chains),
     ])
 }

@@ -1,18 +1,25 @@
 //! What a slot of a pool costs to take and give back, as ratios against the queue that a pool would be
-//! made of (pop and push of `crossbeam_queue::ArrayQueue`), alone and beside other threads; and against what
-//! it spares: a registration.
+//! made of (pop and push of `crossbeam_queue::ArrayQueue`), alone and beside a thread that does the
+//! same; and against what it spares: a registration.
+
+mod shapes;
 
 use std::hint::black_box;
+use std::process::ExitCode;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::time::Instant;
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use crossbeam_queue::ArrayQueue;
 use rdma_mr::backend::soft::Nic;
+use rdma_mr::op::Begin;
 use rdma_mr::prelude::*;
 use rdma_mr::{MrOptions, MrPool, PoolOptions};
+use shapes::turns::{self, Contestant, Run, alone, contestant};
 
 const SLOTS: usize = 64;
+
+const QUEUE: &str = "floor: ArrayQueue pop + push";
 
 fn pool() -> MrPool {
     let size = PoolOptions {
@@ -23,78 +30,96 @@ fn pool() -> MrPool {
     MrOptions::new().pool(&Nic::new().alloc_pd(), size).unwrap()
 }
 
-fn queue() -> ArrayQueue<usize> {
+/// A queue of numbers: there and back.
+fn queue() -> impl Fn() + Sync {
     let queue = ArrayQueue::new(SLOTS);
     (0..SLOTS).for_each(|slot| queue.push(slot).unwrap());
-    queue
+    move || {
+        let slot = black_box(&queue).pop().unwrap();
+        queue.push(black_box(slot)).unwrap();
+    }
 }
 
-fn turn(queue: &ArrayQueue<usize>) {
-    let slot = queue.pop().unwrap();
-    queue.push(black_box(slot)).unwrap();
+fn try_take() -> impl Fn() + Sync {
+    let pool = pool();
+    move || drop(black_box(black_box(&pool).try_take().unwrap()))
 }
 
-fn one_thread(c: &mut Criterion) {
-    let (pool, queue) = (pool(), queue());
-    let mut group = c.benchmark_group("take and return");
-    group.bench_function("ArrayQueue pop + push", |b| {
-        b.iter(|| turn(black_box(&queue)));
-    });
-    group.bench_function("try_take + drop", |b| {
-        b.iter(|| drop(black_box(black_box(&pool).try_take().unwrap())));
-    });
-    group.bench_function("take + drop", |b| {
-        b.iter(|| drop(black_box(black_box(&pool).take().unwrap())));
-    });
-    group.bench_function("take + drop, returned by its operation", |b| {
-        b.iter(|| {
-            let slot = black_box(&pool).take().unwrap();
-            let hold = slot.begin_read().unwrap();
-            drop(slot);
-            drop(black_box(hold));
-        });
-    });
-    group.finish();
-
-    let pd = Nic::new().alloc_pd();
-    let mut group = c.benchmark_group("what it spares");
-    group.bench_function("LocalMr::alloc + drop", |b| {
-        b.iter(|| LocalMr::alloc(&pd, 4096).unwrap());
-    });
-    group.finish();
+fn take() -> impl Fn() + Sync {
+    let pool = pool();
+    move || drop(black_box(black_box(&pool).take().unwrap()))
 }
 
-/// Runs `f` beside a thread that does nothing else.
-fn beside(f: impl Fn() + Sync, measured: impl FnOnce()) {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                f();
-            }
-        });
-        measured();
-        stop.store(true, Ordering::Relaxed);
-    });
+/// A slot that is in flight when its handle is dropped.
+fn operation() -> impl Fn() + Sync {
+    let pool = pool();
+    move || {
+        let slot = black_box(&pool).take().unwrap();
+        let hold = slot.begin_read().unwrap();
+        drop(slot);
+        drop(black_box(hold));
+    }
 }
 
-fn two_threads(c: &mut Criterion) {
-    let (pool, queue) = (pool(), queue());
-    let mut group = c.benchmark_group("take and return, beside another thread");
-    let take = || drop(black_box(black_box(&pool).try_take().unwrap()));
-    beside(
-        || turn(&queue),
-        || {
-            group.bench_function("ArrayQueue pop + push", |b| {
-                b.iter(|| turn(black_box(&queue)));
+fn once(turn: impl Fn() + 'static) -> Run {
+    alone(move |_| turn())
+}
+
+/// Beside a thread that does nothing else.
+fn beside(turn: impl Fn() + Sync + 'static) -> Run {
+    Box::new(move |count| {
+        let (both, over) = (Barrier::new(2), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                while !over.load(Ordering::Relaxed) {
+                    turn();
+                }
             });
-        },
-    );
-    beside(take, || {
-        group.bench_function("try_take + drop", |b| b.iter(take));
-    });
-    group.finish();
+            both.wait();
+            let start = Instant::now();
+            (0..count).for_each(|_| turn());
+            let took = start.elapsed();
+            over.store(true, Ordering::Relaxed);
+            took
+        })
+    })
 }
 
-criterion_group!(benches, one_thread, two_threads);
-criterion_main!(benches);
+fn one_thread() -> Vec<Contestant> {
+    vec![
+        contestant(QUEUE, once(queue())).baseline(),
+        contestant("try_take + drop", once(try_take())).promised(2.0),
+        contestant("take + drop", once(take())).promised(2.0),
+        contestant("take + drop, returned by its operation", once(operation())),
+    ]
+}
+
+fn two_threads() -> Vec<Contestant> {
+    vec![
+        contestant(QUEUE, beside(queue())).baseline(),
+        contestant("try_take + drop", beside(try_take())).promised(2.0),
+        contestant("take + drop", beside(take())).promised(2.0),
+        contestant(
+            "take + drop, returned by its operation",
+            beside(operation()),
+        ),
+    ]
+}
+
+fn spared() -> Vec<Contestant> {
+    let pd = Nic::new().alloc_pd();
+    let alloc = move |_| drop(black_box(LocalMr::alloc(&pd, 4096).unwrap()));
+    vec![
+        contestant("LocalMr::alloc + drop", alone(alloc)).baseline(),
+        contestant("take + drop", once(take())),
+    ]
+}
+
+fn main() -> ExitCode {
+    turns::main(&[
+        ("slots, one thread", one_thread),
+        ("slots, beside another thread", two_threads),
+        ("slots, and what they spare", spared),
+    ])
+}

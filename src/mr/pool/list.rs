@@ -15,7 +15,7 @@
 //! 4. who is woken looks for a slot, then whether it may register more; a place on the list that was woken
 //!    and is given up instead passes that on (event-listener does it).
 
-use crossbeam_utils::CachePadded;
+use crossbeam_utils::{Backoff, CachePadded};
 use event_listener::Event;
 
 use super::word::{Link, Word};
@@ -52,8 +52,14 @@ impl FreeList {
 
     #[inline]
     fn look(&self) -> Word {
-        // Ordering: Acquire pairs with the Release of `bring`: the link of the slot on top is seen.
-        Word::from_bits(self.word.load(Ordering::Acquire))
+        Self::look_at(&self.word)
+    }
+
+    #[inline]
+    fn look_at(word: &AtomicU64) -> Word {
+        // Ordering: Acquire pairs with the Release of `put`: the link of the slot on top is seen. And with
+        // the Release of a mark: see `wake_one`.
+        Word::from_bits(word.load(Ordering::Acquire))
     }
 
     #[inline]
@@ -62,24 +68,34 @@ impl FreeList {
         Link::from_bits(self.links[slot].load(Ordering::Relaxed))
     }
 
-    /// Takes the slot on top. One load and one RMW; one load if there is none.
+    /// Takes the slot on top. One load and one RMW; one load if there is none. Who loses the word to
+    /// another thread leaves it alone for some turns of the processor: to ask for the line at once makes
+    /// it go to and fro, and each turn cost three times as much.
     #[inline]
     pub(super) fn take(&self) -> Option<usize> {
-        let mut seen = self.look();
+        let backoff = Backoff::new();
         loop {
+            let seen = self.look();
             let slot = seen.top()?;
-            // Ordering: Acquire pairs with the Release of `bring`: what the last user did with the slot is
-            // over, and what it wrote is seen. On failure it is what `look` is.
-            match self.word.compare_exchange_weak(
-                seen.bits(),
-                seen.taken(self.link(slot)).bits(),
-                Ordering::Acquire,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return Some(slot),
-                Err(now) => seen = Word::from_bits(now),
+            if self.replace(seen, seen.taken(self.link(slot))) {
+                return Some(slot);
             }
+            backoff.spin();
         }
+    }
+
+    /// Takes slots, if the word is still what was seen.
+    #[inline]
+    fn replace(&self, seen: Word, with: Word) -> bool {
+        // Ordering: Relaxed. The same top after the same number of takes was put there by the same `put`,
+        // and the look that showed it is an Acquire.
+        let replaced = self.word.compare_exchange_weak(
+            seen.bits(),
+            with.bits(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        replaced.is_ok()
     }
 
     /// Brings a slot back. One load and one RMW if nobody waits. `keep` keeps this list: it is called if
@@ -97,66 +113,59 @@ impl FreeList {
         // SAFETY: POOL-2; until the RMW. A slot that is not free keeps it.
         let (word, links, life) = unsafe { (&*(*list).word, &*(*list).links, &(*list).life) };
         life.read(0);
-        // Ordering: Acquire, as in `look`, and pairs with the Release of a mark: see `wake_one`.
-        let mut seen = Word::from_bits(word.load(Ordering::Acquire));
+        let backoff = Backoff::new();
         loop {
+            let seen = Self::look_at(word);
             if seen.has(Word::CLOSED) {
                 return Brought::Closed;
             }
             if seen.has(Word::WAITING) {
                 break;
             }
-            match Self::put(word, links, slot, seen) {
-                Ok(_) => return Brought::Home,
-                Err(now) => seen = now,
+            if Self::put(word, links, slot, seen) {
+                return Brought::Home;
             }
+            backoff.spin();
         }
         // SAFETY: POOL-1, POOL-2, as required of the caller.
-        unsafe { Self::bring_and_wake(list, slot, seen, keep()) }
+        unsafe { Self::bring_and_wake(list, slot, keep()) }
     }
 
+    /// Puts a slot on top, if the word is still what was seen.
     #[inline]
-    fn put(word: &AtomicU64, links: &[AtomicU64], slot: usize, seen: Word) -> Result<(), Word> {
+    fn put(word: &AtomicU64, links: &[AtomicU64], slot: usize, seen: Word) -> bool {
         // Ordering: Relaxed, as in `link`.
         let below = seen
             .top()
             .map(|top| Link::from_bits(links[top].load(Ordering::Relaxed)));
         // Ordering: Relaxed. Published by the RMW.
         links[slot].store(Link::on(seen, below).bits(), Ordering::Relaxed);
-        // Ordering: Release pairs with the Acquire of `take`. Acquire pairs with the Release of the latest
-        // mark; on failure as in `look`.
-        word.compare_exchange_weak(
+        // Ordering: Release pairs with the Acquire of `take`. Relaxed on failure: it is looked at anew.
+        let put = word.compare_exchange_weak(
             seen.bits(),
             seen.with_top(slot).bits(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        )
-        .map(drop)
-        .map_err(Word::from_bits)
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+        put.is_ok()
     }
 
     /// # Safety
     /// - **POOL-1**, **POOL-2**; and `_kept` keeps the list until the end of this.
     #[cold]
-    unsafe fn bring_and_wake<K>(
-        list: *const FreeList,
-        slot: usize,
-        mut seen: Word,
-        _kept: K,
-    ) -> Brought {
+    unsafe fn bring_and_wake<K>(list: *const FreeList, slot: usize, _kept: K) -> Brought {
         // SAFETY: POOL-2: it is kept.
         let list = unsafe { &*list };
         loop {
+            let seen = list.look();
             if seen.has(Word::CLOSED) {
                 return Brought::Closed;
             }
-            match Self::put(&list.word, &list.links, slot, seen) {
-                Ok(()) => break,
-                Err(now) => seen = now,
+            if Self::put(&list.word, &list.links, slot, seen) {
+                list.wake_one();
+                return Brought::Home;
             }
         }
-        list.wake_one();
-        Brought::Home
     }
 
     /// Wakes one who waits. For who has seen the mark, with Acquire: who set it is on the list.
@@ -182,20 +191,16 @@ impl FreeList {
     /// Whether the caller is the one who registers more slots, until [`grown`](Self::grown): there are none,
     /// and nobody else does.
     pub(super) fn begin_growth(&self) -> bool {
-        let mut seen = self.look();
-        while seen.top().is_none() && seen.may_grow() {
-            // Ordering: Relaxed. It hands nothing on: what is registered is behind a lock.
-            match self.word.compare_exchange_weak(
-                seen.bits(),
-                seen.bits() | Word::GROWING,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(now) => seen = Word::from_bits(now),
+        loop {
+            let seen = self.look();
+            if seen.top().is_some() || !seen.may_grow() {
+                return false;
+            }
+            // It hands nothing on: what is registered is behind a lock.
+            if self.replace(seen, seen.with(Word::GROWING)) {
+                return true;
             }
         }
-        false
     }
 
     /// The end of what [`begin_growth`](Self::begin_growth) began, whatever came of it. One of those who
@@ -235,22 +240,15 @@ impl FreeList {
     /// Takes all that are free; with `close`, those that are out don't come back any more. Gives them from
     /// the top. For who alone takes slots: links of slots that are not free change at any time.
     pub(super) fn take_all(&self, close: bool) -> impl Iterator<Item = usize> {
-        let mut seen = self.look();
-        loop {
-            let closed = if close { Word::CLOSED } else { 0 };
-            // Ordering: Acquire, as in `take`.
-            match self.word.compare_exchange_weak(
-                seen.bits(),
-                seen.emptied().bits() | closed,
-                Ordering::Acquire,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => break,
-                Err(now) => seen = Word::from_bits(now),
+        let closed = if close { Word::CLOSED } else { 0 };
+        let taken = loop {
+            let seen = self.look();
+            if self.replace(seen, seen.emptied().with(closed)) {
+                break seen;
             }
-        }
+        };
         // The next one is looked up before this one is used again.
-        let mut next = seen.top();
+        let mut next = taken.top();
         std::iter::from_fn(move || {
             let slot = next?;
             next = self.link(slot).below();

@@ -50,6 +50,11 @@ impl Word {
         ((self.0 & Self::TOP) as usize).checked_sub(1)
     }
 
+    #[must_use]
+    pub(super) const fn with(self, bits: u64) -> Self {
+        Word(self.0 | bits)
+    }
+
     /// Whether somebody who finds no slot may register more.
     pub(super) const fn may_grow(self) -> bool {
         !self.has(Self::GROWING | Self::FULL | Self::CLOSED)

@@ -27,20 +27,14 @@ pub(super) const ORPHAN: &[Mutant] = &[
 pub(super) const FREE_LIST: &[Mutant] = &[
     mutant(
         "taking a slot Acquire -> Relaxed",
-        "Word::from_bits(self.word.load(Ordering::Acquire))",
-        "Word::from_bits(self.word.load(Ordering::Relaxed))",
+        "Word::from_bits(word.load(Ordering::Acquire))",
+        "Word::from_bits(word.load(Ordering::Relaxed))",
         ("pool", "a_slot_is_had_by_one"),
     ),
     mutant(
-        "taking a slot, the RMW Acquire -> Relaxed",
-        "seen.taken(self.link(slot)).bits(),\n                Ordering::Acquire,\n                Ordering::Acquire,",
-        "seen.taken(self.link(slot)).bits(),\n                Ordering::Relaxed,\n                Ordering::Relaxed,",
-        ("pool", "a_slot_is_had_by_one"),
-    ),
-    mutant(
-        "bringing a slot AcqRel -> Acquire",
-        "Ordering::AcqRel,",
-        "Ordering::Acquire,",
+        "bringing a slot Release -> Relaxed",
+        "seen.with_top(slot).bits(),\n            Ordering::Release,",
+        "seen.with_top(slot).bits(),\n            Ordering::Relaxed,",
         ("pool", "a_slot_is_had_by_one"),
     ),
     mutant(
