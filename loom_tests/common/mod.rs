@@ -1,10 +1,13 @@
 //! What the models share: how they are explored, the bytes, a registrar that counts.
 #![allow(dead_code, reason = "each model uses some of it")]
 
+pub mod device;
 pub mod keys;
 pub mod queues;
 
 use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -37,6 +40,44 @@ pub fn explore(name: &str, bound: usize, least: usize, model: impl Fn() + Send +
         executions >= least,
         "{executions} executions, expected at least {least}"
     );
+}
+
+/// Dropped, unless the model has failed: a drop would ask loom once more then, and abort.
+pub struct Kept<T>(ManuallyDrop<T>);
+
+impl<T> Kept<T> {
+    pub fn new(value: T) -> Self {
+        Kept(ManuallyDrop::new(value))
+    }
+
+    pub fn take(self) -> T {
+        let mut kept = ManuallyDrop::new(self);
+        // SAFETY: it is not dropped after this.
+        unsafe { ManuallyDrop::take(&mut kept.0) }
+    }
+}
+
+impl<T> DerefMut for Kept<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: this is its only drop.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
 }
 
 /// The bytes of a region: loom reports any two accesses that race.
