@@ -223,6 +223,14 @@ fn qp_3_a_send_that_completes_twice() {
     sends_by_hand("qp_3", Misuse::None, Some(Fault::CompletesTwice));
 }
 
+/// Whoever polls relies on each completion once, as a hold that is the `wr_id` does.
+/// Breaks: FAULT-1.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn fault_1_a_nic_that_repeats_on_request() {
+    sends_by_hand("fault_1", Misuse::None, Some(Fault::CompletesTwice));
+}
+
 /// Breaks: CQ-1.
 #[test]
 #[should_panic(expected = "Causality violation")]
@@ -411,6 +419,26 @@ fn what_was_outstanding_is_handed_on_by_the_end() {
 #[should_panic(expected = "Causality violation")]
 fn qp_4_a_nic_that_goes_on_after_the_end() {
     endpoint_that_is_closed("qp_4", Some(Fault::GoesOnAfterDestroy));
+}
+
+/// No clause: a completion that comes under another number releases nothing, and the end does.
+#[test]
+fn a_completion_under_another_number_releases_nothing() {
+    let name = "a_completion_under_another_number_releases_nothing";
+    explore(name, 3, LEAST, move || {
+        let nic = Nic::new(Some(Fault::SaysAnotherNumber));
+        let [mr] = nic.regions();
+        let mut endpoint = Kept::new(Endpoint::new(Queue(Arc::clone(&nic))));
+        endpoint.recv(mr.begin_write().unwrap()).unwrap();
+        let device = carry_out(&nic, 1);
+        let onlooker = onlooker(&nic, 0, &mr);
+        insist(|| endpoint.poll(|_| ()).err());
+        assert!(!mr.state().is_free());
+        drop(endpoint);
+        look(&nic, 0, &mr);
+        device.join().unwrap();
+        onlooker.join().unwrap();
+    });
 }
 
 /// The same of a shared receive queue.

@@ -37,6 +37,7 @@ fn poll_on_a_thread(poller: &Poller<Cq>, count: usize) -> thread::JoinHandle<()>
 }
 
 /// A future whose operation completes while it is polled gets all of the completion, once.
+/// Shows: TICKET-1.
 #[test]
 fn a_future_is_told_all_and_woken() {
     explore("a_future_is_told_all_and_woken", 3, 50, || {
@@ -58,6 +59,7 @@ fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
 
 /// A future that is dropped while its completion is delivered: nobody touches it afterwards (its
 /// ticket asks loom as it is dropped), and its region is given back by the completion all the same.
+/// Shows: TICKET-1.
 #[test]
 fn a_dropped_future_is_not_touched() {
     explore("a_dropped_future_is_not_touched", 3, 50, || {
@@ -109,6 +111,7 @@ fn a_future_learns_that_polling_failed() {
 
 /// A post that is refused while polling fails: the sweep may have found the operation in its ring, and
 /// then the future, which is over, is not touched.
+/// Shows: TICKET-1.
 #[test]
 fn a_refused_future_is_not_touched() {
     explore("a_refused_future_is_not_touched", 3, 50, || {
@@ -145,6 +148,7 @@ fn who_waits_for_room_is_told() {
 
 /// Two threads post at a time, and both poll for their own sake: the endpoint and the table of the
 /// poller have one user at a time (ASYNC-1, POLLER-1).
+/// Shows: ASYNC-1, POLLER-1.
 #[test]
 fn two_post_and_poll_at_a_time() {
     explore("two_post_and_poll_at_a_time", 2, 50, || {

@@ -21,6 +21,7 @@ fn gate() -> Gate {
 }
 
 /// What a reader sees is all of what the NIC wrote, or nothing of it.
+/// Shows: GUARD-1, GATE-1.
 #[test]
 fn a_reader_sees_a_nic_write_whole() {
     explore("a_reader_sees_a_nic_write_whole", 3, 50, || {
@@ -44,6 +45,7 @@ fn a_reader_sees_a_nic_write_whole() {
 }
 
 /// `try` never waits, and what it lets in is as safe as what waits.
+/// Shows: GUARD-1.
 #[test]
 fn a_try_that_succeeds_sees_the_write_whole() {
     explore("a_try_that_succeeds_sees_the_write_whole", 3, 20, || {
@@ -66,6 +68,7 @@ fn a_try_that_succeeds_sees_the_write_whole() {
 }
 
 /// Two exclusive sides and a reader: none of them ever meets another's half-done work.
+/// Shows: GUARD-1, GUARD-2, GATE-1.
 #[test]
 fn exclusive_sides_and_a_reader_exclude_each_other() {
     explore(
@@ -102,6 +105,7 @@ fn exclusive_sides_and_a_reader_exclude_each_other() {
 }
 
 /// What readers read is over before the NIC writes: the releases of shared holders are seen.
+/// Shows: GUARD-1, GATE-1.
 #[test]
 fn a_nic_write_comes_after_the_last_reader() {
     explore("a_nic_write_comes_after_the_last_reader", 2, 100, || {
@@ -213,6 +217,7 @@ fn a_second_guard_does_not_wait_for_a_writer_that_waits_for_the_first() {
 
 /// A region whose handle is dropped is freed by exactly one: the handle or the last hold; and what
 /// a holder wrote is seen by the one who frees.
+/// Shows: GATE-2, REGION-5, REGION-7.
 #[test]
 fn an_orphan_is_freed_once_and_after_the_last_hold() {
     use rdma_mr::op::{Begin, Hold};

@@ -103,6 +103,7 @@ fn lend(mr: &LocalMr) -> Lease {
     mr.lease(.., Access::REMOTE_WRITE, Duration::ZERO).unwrap()
 }
 
+/// Shows: LEASE-1, DEREG-1.
 #[test]
 fn a_reader_has_the_bytes_after_the_end_of_the_registration() {
     explore(
@@ -131,6 +132,7 @@ fn a_reader_has_the_bytes_after_the_end_of_the_registration() {
     );
 }
 
+/// Shows: LEASE-1.
 #[test]
 fn whoever_is_told_that_it_is_over_finds_the_region_free() {
     explore(
@@ -154,6 +156,7 @@ fn whoever_is_told_that_it_is_over_finds_the_region_free() {
     );
 }
 
+/// Shows: REGION-2, REGION-5.
 #[test]
 fn the_last_of_region_and_lease_frees() {
     explore("the_last_of_region_and_lease_frees", 3, 50, || {
@@ -169,6 +172,7 @@ fn the_last_of_region_and_lease_frees() {
     });
 }
 
+/// Breaks: DEREG-1.
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn of_a_nic_that_does_not_end_registrations_the_reader_is_not_safe() {

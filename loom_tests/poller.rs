@@ -17,6 +17,7 @@ fn endpoint(poller: &Poller<Cq>, fate: Fate, number: u32) -> Endpoint<Qp> {
 }
 
 /// Two threads poll for what a third posts.
+/// Shows: POLLER-1.
 #[test]
 fn every_completion_is_dealt_with_once() {
     explore("every_completion_is_dealt_with_once", 2, 50, || {
@@ -46,6 +47,7 @@ fn every_completion_is_dealt_with_once() {
 
 /// A queue pair comes and goes while another thread polls and lets its own go: the table has one user at a time, and a
 /// completion that comes too late for its queue pair is no surprise.
+/// Shows: POLLER-1.
 #[test]
 fn queue_pairs_come_and_go_while_another_polls() {
     explore("queue_pairs_come_and_go_while_another_polls", 2, 50, || {

@@ -61,6 +61,7 @@ impl Slots {
 }
 
 /// Two slots, and two who take and give them back: also a top that went and came back meanwhile.
+/// Shows: POOL-1.
 #[test]
 fn a_slot_is_had_by_one() {
     explore("a_slot_is_had_by_one", 3, 200, || {
@@ -188,6 +189,7 @@ fn who_marks_while_the_mark_is_taken_off_is_woken() {
 }
 
 /// The handle goes, and so does the operation: the slot comes home once, after both.
+/// Shows: POOL-1, REGION-6, REGION-7.
 #[test]
 fn an_operation_and_the_handle_bring_it_home_once() {
     let name = "an_operation_and_the_handle_bring_it_home_once";
@@ -214,6 +216,7 @@ fn an_operation_and_the_handle_bring_it_home_once() {
 }
 
 /// Keys change while a slot comes home by its operation and is taken again.
+/// Shows: POOL-1, ROLL-1.
 #[test]
 fn keys_change_while_a_slot_comes_home() {
     explore("keys_change_while_a_slot_comes_home", 2, 50, || {
@@ -245,6 +248,7 @@ fn keys_change_while_a_slot_comes_home() {
 
 /// The pool goes while a slot comes home by the handle, and another by an operation: their registration
 /// ends once, after both.
+/// Shows: POOL-2, REGION-5, REGION-8.
 #[test]
 fn a_pool_may_go_while_its_slots_come_home() {
     explore("a_pool_may_go_while_its_slots_come_home", 2, 50, || {
@@ -269,6 +273,7 @@ fn a_pool_may_go_while_its_slots_come_home() {
 }
 
 /// A waiter that finds the slot by itself goes, and so does the pool, while the one who woke it is at it still.
+/// Shows: POOL-2.
 #[test]
 fn who_wakes_keeps_the_pool() {
     explore("who_wakes_keeps_the_pool", 3, 20, || {

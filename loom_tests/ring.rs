@@ -44,6 +44,7 @@ fn all_free(regions: &[LocalMr]) -> bool {
 
 /// A slot that is used again and again: what is released is what was posted with it, and only the
 /// ring's edges hand it on.
+/// Shows: RING-1, HOLD-2.
 #[test]
 fn slots_go_round() {
     explore("slots_go_round", 3, 50, || {
@@ -75,6 +76,7 @@ fn slots_go_round() {
 }
 
 /// From the post to the completion the bytes are the NIC's, whoever asks for them.
+/// Shows: RING-1, COMPLETE-1.
 #[test]
 fn the_bytes_are_the_nics_until_the_completion() {
     explore("the_bytes_are_the_nics_until_the_completion", 2, 50, || {
@@ -155,12 +157,14 @@ fn take_one_back(name: &str, wire_has_edge: bool) {
     });
 }
 
+/// Shows: PREPARED-1, RING-1.
 #[test]
 fn a_post_that_is_taken_back_leaves_no_trace() {
     take_one_back("a_post_that_is_taken_back_leaves_no_trace", true);
 }
 
 /// The axiom is needed: without that edge the model fails.
+/// Breaks: AX-6.
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_post_that_is_taken_back_needs_ax_6() {
@@ -168,6 +172,7 @@ fn a_post_that_is_taken_back_needs_ax_6() {
 }
 
 /// One completion releases those that were posted before without one.
+/// Shows: RING-1.
 #[test]
 fn a_completion_releases_those_before_it() {
     explore("a_completion_releases_those_before_it", 3, 20, || {
@@ -200,6 +205,7 @@ fn a_completion_releases_those_before_it() {
 
 /// Receives whose completions come in another order: each releases its own, and what comes twice or was
 /// never posted releases nothing.
+/// Shows: RING-1.
 #[test]
 fn receives_end_in_any_order() {
     explore("receives_end_in_any_order", 3, 50, || {
@@ -268,6 +274,7 @@ fn nothing_outstanding_is_room() {
 
 /// A list whose inline work request completes while the poster commits the list: both come to release
 /// it, and one does.
+/// Shows: RING-1, QP-1.
 #[test]
 fn an_inline_one_of_a_list_is_released_once() {
     explore("an_inline_one_of_a_list_is_released_once", 3, 20, || {

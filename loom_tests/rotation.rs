@@ -41,6 +41,7 @@ fn beside_operations(begin: fn(&LocalMr) -> Hold, rotate: fn(&LocalMr)) {
     assert!(mr.state().is_free());
 }
 
+/// Shows: HOLD-1, ROLL-1, LOCKED-1.
 #[test]
 fn no_read_uses_a_key_that_has_ended() {
     explore("no_read_uses_a_key_that_has_ended", 3, 50, || {
@@ -51,6 +52,7 @@ fn no_read_uses_a_key_that_has_ended() {
     });
 }
 
+/// Shows: HOLD-1, ROLL-1, LOCKED-1.
 #[test]
 fn no_write_uses_a_key_that_has_ended() {
     explore("no_write_uses_a_key_that_has_ended", 3, 50, || {
@@ -62,6 +64,7 @@ fn no_write_uses_a_key_that_has_ended() {
 }
 
 /// A read that began while one registration was retired is an old one when the next is.
+/// Shows: ROLL-1.
 #[test]
 fn no_new_read_is_forgotten_by_the_next_retirement() {
     let name = "no_new_read_is_forgotten_by_the_next_retirement";
@@ -111,6 +114,7 @@ fn who_waits_for_writes_is_woken() {
 }
 
 /// A part that comes to its end with an operation in flight, while the keys change.
+/// Shows: ROLL-1, REGION-4.
 #[test]
 fn a_part_may_go_meanwhile() {
     explore("a_part_may_go_meanwhile", 2, 20, || {

@@ -131,6 +131,7 @@ fn a_record_written_by_writes_of_a_nic_is_read_whole() {
 }
 
 /// Nothing else keeps a body whole.
+/// Breaks: the protocol of a record.
 #[test]
 #[should_panic(expected = "a torn record")]
 fn without_the_version_a_record_is_torn() {
@@ -140,6 +141,7 @@ fn without_the_version_a_record_is_torn() {
 }
 
 /// As [`without_the_version_a_record_is_torn`], where a NIC writes.
+/// Breaks: the protocol of a record.
 #[test]
 #[should_panic(expected = "a torn record")]
 fn without_the_version_a_write_of_a_nic_is_torn() {
@@ -149,6 +151,7 @@ fn without_the_version_a_write_of_a_nic_is_torn() {
 }
 
 /// One WRITE over version and body is placed in any order (R17): here the version first.
+/// Breaks: the protocol of a record.
 #[test]
 #[should_panic(expected = "a torn record")]
 fn one_write_over_all_of_a_record_is_not_enough() {

@@ -29,6 +29,7 @@ fn complete(completer: &SlotCompleter, wr_id: u64) -> bool {
 }
 
 /// Two complete at a time, and the poster uses what they give back: each completion releases its own.
+/// Shows: SLOT-1, HOLD-2.
 #[test]
 fn slots_go_round_between_three() {
     explore("slots_go_round_between_three", 2, 100, || {
@@ -71,6 +72,7 @@ fn slots_go_round_between_three() {
 
 /// A completion that is told twice, on two threads, while its slot is used again: it releases once, and
 /// not what the slot has by then.
+/// Shows: SLOT-1.
 #[test]
 fn a_wr_id_is_good_for_one_completion() {
     explore("a_wr_id_is_good_for_one_completion", 3, 50, || {
@@ -91,6 +93,7 @@ fn a_wr_id_is_good_for_one_completion() {
 }
 
 /// A receive that is taken back while others complete.
+/// Shows: PREPARED-1, SLOT-1.
 #[test]
 fn a_receive_that_is_taken_back_leaves_no_trace() {
     explore(

@@ -54,7 +54,7 @@ fn refusal(call: &'static str) -> Error {
 
 struct FakeQp(Arc<Script>, FakeCq);
 
-// SAFETY: QP-1 to QP-6: there is no NIC; what the script says is the test's to keep.
+// SAFETY: QP-1 to QP-5: there is no NIC; what the script says is the test's to keep.
 unsafe impl QueuePair for FakeQp {
     type Cq = FakeCq;
 

@@ -66,7 +66,7 @@ impl FakeQp {
     }
 }
 
-// SAFETY: QP-1 to QP-6: there is no NIC: nobody touches the bytes of a work request. Completions come
+// SAFETY: QP-1 to QP-5: there is no NIC: nobody touches the bytes of a work request. Completions come
 // in order, with the only queue pair's number.
 unsafe impl QueuePair for FakeQp {
     type Cq = FakeCq;

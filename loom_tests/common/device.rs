@@ -32,6 +32,8 @@ pub enum Fault {
     CompletesBefore,
     /// Polling is no barrier (CQ-2).
     PollsWithoutBarrier,
+    /// Completes under another queue pair's number; that is no clause.
+    SaysAnotherNumber,
 }
 
 /// A region that several threads of a model may have.
@@ -135,7 +137,8 @@ impl Nic {
     fn carry_out_one(&self, wr: Wr) {
         let complete = || {
             if wr.signaled {
-                self.cq.put(success(wr.wr_id, QP_NUM));
+                let other = u32::from(self.has(Fault::SaysAnotherNumber));
+                self.cq.put(success(wr.wr_id, QP_NUM + other));
             }
         };
         if self.has(Fault::CompletesBefore) {

@@ -195,7 +195,7 @@ impl Qp {
     }
 }
 
-// SAFETY: QP-1 to QP-6: it touches no bytes, and each work request has one completion.
+// SAFETY: QP-1 to QP-5: it touches no bytes, and each work request has one completion.
 unsafe impl QueuePair for Qp {
     type Cq = Cq;
 

@@ -58,13 +58,14 @@ fn post_each<W>(list: &[W], mut post: impl FnMut(&W) -> Result<()>) -> Result<()
 ///   [`BadWr`] it does so only for those before [`at`](BadWr::at), which are posted.
 /// - **QP-3**: every work request with [`SendFlags::SIGNALED`](super::SendFlags::SIGNALED), every receive, and every one that
 ///   fails gets at most one completion, which carries its `wr_id`.
-/// - **QP-6**: its completions arrive at [`send_cq`](Self::send_cq) and
-///   [`recv_cq`](Self::recv_cq), and while it lives no other queue pair that feeds one of these has
-///   its number.
 /// - **QP-5**: completions of one send queue come in the order of the posts, and so do those of one
 ///   receive queue: a completion says that what was posted before it to the same queue is over.
 /// - **QP-4**: after [`destroy`](Self::destroy) returned `Ok`, the NIC carries out none of its work
 ///   requests any more.
+///
+/// Its completions are to arrive at [`send_cq`](Self::send_cq) and [`recv_cq`](Self::recv_cq), under its
+/// [number](Self::qp_num). No bytes depend on that: a completion that comes elsewhere, or under another
+/// number, is unknown, and what it was of stays held until the queue pair is destroyed.
 pub unsafe trait QueuePair: Sized {
     /// The completion queues that it feeds: a handle, clones are the same queue.
     type Cq: CompletionQueue + Clone;

@@ -62,7 +62,7 @@ impl Door {
     }
 }
 
-// SAFETY: QP-1 to QP-6: all of it is the queue pair's inside.
+// SAFETY: QP-1 to QP-5: all of it is the queue pair's inside.
 unsafe impl<Q: QueuePair> QueuePair for Slow<Q> {
     type Cq = Q::Cq;
 

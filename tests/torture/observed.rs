@@ -22,7 +22,7 @@ impl<Q> Observed<Q> {
     }
 }
 
-// SAFETY: QP-1 to QP-6: each call is handed on as it is.
+// SAFETY: QP-1 to QP-5: each call is handed on as it is.
 unsafe impl<Q: QueuePair> QueuePair for Observed<Q> {
     type Cq = Q::Cq;
 

@@ -31,6 +31,7 @@ Usage: cargo xtask <command>
   loom [--full] [FILTER] [-- ARGS...]
                            the models in loom_tests/ whose file name contains FILTER;
                            ARGS go to the test harness; --full raises the bounds
+  clauses                  writes into SAFETY.md which model shows and which breaks each clause
   mutants [FILTER]         breaks the crate by hand, one change at a time, in the files whose path
                            contains FILTER; a model must fail each time
   asan                     what takes memory down, under AddressSanitizer (nightly)
@@ -90,6 +91,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
     match command.as_str() {
         "test" => tasks::test(),
         "lint" => tasks::lint(),
+        "clauses" => house::models::write(),
         "asan" => sanitize::run(),
         "instructions" => instructions::run(),
         "ci" => tasks::ci(),

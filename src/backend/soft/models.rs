@@ -23,6 +23,7 @@ fn model(test: impl Fn() + Sync + Send + 'static) {
 }
 
 /// The bytes are a cell that loom watches.
+/// Shows: DEREG-1.
 #[test]
 fn dereg_1_a_pin_and_the_end_of_the_registration() {
     model(|| {
@@ -126,6 +127,7 @@ fn post(qp: &QueuePair, op: SendOp, sge: &[Sge]) {
     unsafe { qp.post_send(&wr) }.unwrap();
 }
 
+/// Shows: DEREG-1.
 #[test]
 fn dereg_1_in_the_middle_of_a_message() {
     model(|| {
@@ -150,6 +152,7 @@ fn dereg_1_in_the_middle_of_a_message() {
     });
 }
 
+/// Shows: QP-4.
 #[test]
 fn qp_4_destroyed_as_requester_or_responder() {
     for responder in [false, true] {
@@ -183,6 +186,7 @@ fn qp_4_destroyed_as_requester_or_responder() {
     }
 }
 
+/// Shows: SRQ-3.
 #[test]
 fn srq_3_destroyed_while_its_last_queue_pair_goes() {
     model(|| {
@@ -220,6 +224,7 @@ fn srq_3_destroyed_while_its_last_queue_pair_goes() {
     });
 }
 
+/// Shows: CQ-1, CQ-2.
 #[test]
 fn cq_2_what_a_completion_says_has_arrived() {
     model(|| {
@@ -250,6 +255,7 @@ fn cq_2_what_a_completion_says_has_arrived() {
     });
 }
 
+/// Shows: QP-4.
 #[test]
 fn qp_4_no_completion_after_the_destruction() {
     model(|| {

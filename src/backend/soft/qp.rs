@@ -218,7 +218,7 @@ pub(super) fn check_caps(caps: QpCaps) -> io::Result<()> {
 // leaves it as it was. QP-3: a request leaves the ring in one place, `WorkQueue::pop`, with at most
 // one completion (FAULT-1 as in `cq`). QP-5: only the head of a ring is ever carried out or
 // flushed, and it is popped before the next one is looked at. QP-4: `QpInner::end`, which `drop`
-// calls. QP-6: `create` refuses the queues of another NIC, and the NIC gives each number once.
+// calls.
 unsafe impl work::QueuePair for QueuePair {
     type Cq = CompletionQueue;
 

@@ -193,8 +193,8 @@ impl ProtectionDomain {
 }
 
 // SAFETY: QP-1, QP-3 and QP-5 are the verbs' for reliable connections. QP-2: an error names the
-// first work request that was not posted, but for the case that `refused_send` sees to. QP-4 is ibv_destroy_qp's promise when it returns 0. QP-6: a completion queue and a queue
-// pair are of one device, which numbers its queue pairs.
+// first work request that was not posted, but for the case that `refused_send` sees to. QP-4 is ibv_destroy_qp's
+// promise when it returns 0.
 unsafe impl work::QueuePair for QueuePair {
     type Cq = Arc<CompletionQueue>;
 

@@ -1,5 +1,6 @@
 //! Checks what ARCHITECTURE.md and SAFETY.md say of the source: imports point one way, no lock where
-//! there must be none, every clause that the code names is written down and the other way round.
+//! there must be none, every clause that the code names is written down and the other way round, and
+//! has its models.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
+
+pub mod models;
 
 /// Each room, and what it may import. `error` may be imported by all, and itself names what an
 /// error tells of.
@@ -84,6 +87,7 @@ pub fn check() -> Result<()> {
         .difference(&named)
         .filter(|id| !id.starts_with("AX-"));
     problems.extend(unused.map(|id| format!("{id} is in SAFETY.md and nowhere in src/")));
+    problems.extend(models::problems(&safety, &named)?);
     if problems.is_empty() {
         return Ok(());
     }
