@@ -215,6 +215,37 @@ fn a_second_guard_does_not_wait_for_a_writer_that_waits_for_the_first() {
     });
 }
 
+/// A writer that waits is not starved by readers who come anew: from when they can see that it asks to
+/// stand back, those who would not wait are refused, and those who wait let it pass first.
+#[test]
+fn new_readers_stand_back_for_a_writer_that_waits() {
+    explore(
+        "new_readers_stand_back_for_a_writer_that_waits",
+        3,
+        20,
+        || {
+            let gate = Arc::new(gate());
+            let first = gate.try_acquire(Holder::CpuRead).unwrap();
+            let writer = thread::spawn({
+                let gate = Arc::clone(&gate);
+                move || drop(gate.acquire(Holder::CpuWrite).unwrap())
+            });
+            let reader = thread::spawn({
+                let gate = Arc::clone(&gate);
+                move || {
+                    let asked = gate.state().pending;
+                    let second = gate.try_acquire(Holder::CpuRead);
+                    // The writer may be in, and gone, between the two looks: then nobody asks any more.
+                    assert!(!asked || second.is_err() || !gate.state().pending);
+                }
+            });
+            reader.join().unwrap();
+            drop(first);
+            writer.join().unwrap();
+        },
+    );
+}
+
 /// A region whose handle is dropped is freed by exactly one: the handle or the last hold; and what
 /// a holder wrote is seen by the one who frees.
 /// Shows: GATE-2, REGION-5, REGION-7.

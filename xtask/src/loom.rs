@@ -26,7 +26,7 @@ pub fn run(full: bool, filter: &str, harness_args: &[OsString]) -> Result<()> {
         .args(["--", "--test-threads=2"])
         .args(harness_args);
     if full {
-        test.env("RDMA_MR_LOOM_FULL", "1");
+        test.env("RDMA_MR_LOOM", "full");
     }
     process::run(&mut test)
 }
