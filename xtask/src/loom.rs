@@ -11,12 +11,20 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, Exit};
 use crate::workspace;
 
+pub mod report;
+
 /// Runs every model whose file name contains `filter`; `full` tells the models to raise their
-/// bounds.
-pub fn run(full: bool, filter: &str, harness_args: &[OsString]) -> Result<()> {
+/// bounds. Prints what they explored; `write` puts that into their README.
+pub fn run(options: &Options, harness_args: &[OsString]) -> Result<()> {
+    let Options {
+        full,
+        write,
+        filter,
+    } = options;
     let files = model_files(&workspace::root().join("loom_tests"))?;
     let targets = workspace::test_targets("loom_")?.into_iter().collect();
     let models = select(&files, &targets, filter)?;
+    let report = report::file()?;
     let mut test = cargo_test(&workspace::root())?;
     if filter.is_empty() {
         // Models of what is private stand beside the code.
@@ -25,10 +33,27 @@ pub fn run(full: bool, filter: &str, harness_args: &[OsString]) -> Result<()> {
     test.args(models.iter().flat_map(|model| ["--test", model.as_str()]))
         .args(["--", "--test-threads=2"])
         .args(harness_args);
-    if full {
+    test.env("RDMA_MR_LOOM_REPORT", &report);
+    if *full {
         test.env("RDMA_MR_LOOM", "full");
     }
-    process::run(&mut test)
+    process::run(&mut test)?;
+    report::print(&report)?;
+    if *write {
+        report::write(&report, *full)?;
+    }
+    Ok(())
+}
+
+/// What is run, and how.
+#[derive(Default)]
+pub struct Options {
+    /// Bounds are raised, or lifted.
+    pub full: bool,
+    /// The README is written.
+    pub write: bool,
+    /// Part of the names of files.
+    pub filter: String,
 }
 
 /// `cargo test` under loom of the crate at `root`.

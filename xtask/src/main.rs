@@ -3,6 +3,7 @@
 mod house;
 mod instructions;
 mod loom;
+mod models;
 mod mutants;
 mod packages;
 mod process;
@@ -28,9 +29,10 @@ Usage: cargo xtask <command>
   test                     everything: packages, lint, tests, models, real verbs in a VM
   lint                     rustfmt, the house's own rules, clippy (with and without `verbs`),
                            rustdoc; warnings are errors
-  loom [--full] [FILTER] [-- ARGS...]
+  loom [--full] [--write] [FILTER] [-- ARGS...]
                            the models in loom_tests/ whose file name contains FILTER;
-                           ARGS go to the test harness; --full raises the bounds
+                           ARGS go to the test harness; --full raises the bounds, or
+                           lifts them; --write puts the table into their README
   clauses                  writes into SAFETY.md which model shows and which breaks each clause
   mutants [FILTER]         breaks the crate by hand, one change at a time, in the files whose path
                            contains FILTER; a model must fail each time
@@ -91,7 +93,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
     match command.as_str() {
         "test" => tasks::test(),
         "lint" => tasks::lint(),
-        "clauses" => house::models::write(),
+        "clauses" => house::clauses::write(),
         "asan" => sanitize::run(),
         "instructions" => instructions::run(),
         "ci" => tasks::ci(),
@@ -111,16 +113,16 @@ fn split_at_dashes(args: &mut Vec<OsString>) -> Option<Vec<OsString>> {
 }
 
 fn loom_command(mut args: lexopt::Parser, harness_args: Vec<OsString>) -> Result<()> {
-    let mut full = false;
-    let mut filter = None;
+    let mut options = loom::Options::default();
     while let Some(arg) = args.next()? {
         match arg {
-            Long("full") => full = true,
-            Value(value) if filter.is_none() => filter = Some(value.string()?),
+            Long("full") => options.full = true,
+            Long("write") => options.write = true,
+            Value(value) if options.filter.is_empty() => options.filter = value.string()?,
             other => return Err(other.unexpected().into()),
         }
     }
-    loom::run(full, filter.as_deref().unwrap_or(""), &harness_args)
+    loom::run(&options, &harness_args)
 }
 
 fn mutants_command(mut args: lexopt::Parser) -> Result<()> {

@@ -44,7 +44,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
             .arg("--workspace")
             .env("RDMA_MR_SECONDS", TORTURE))
     })?;
-    steps.run("loom", || loom::run(false, "", &[]))?;
+    steps.run("loom", || loom::run(&loom::Options::default(), &[]))?;
     steps.run("mutants", || mutants::run(""))?;
     steps.run("asan", sanitize::run)?;
     steps.run("instructions", instructions::run)?;

@@ -1,6 +1,9 @@
 //! Where the workspace is, what targets it has, and how cargo is called on it.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -89,6 +92,31 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 
 fn is_kind(target: &Value, kind: &str) -> bool {
     items(&target["kind"]).any(|k| k == kind)
+}
+
+/// Where in `text` the lines are that are written between the lines `begin` and `end`.
+pub fn between(text: &str, begin: &str, end: &str) -> Result<Range<usize>> {
+    let start = text
+        .find(begin)
+        .with_context(|| format!("no line {begin}"))?;
+    let start = start + begin.len();
+    let length = text[start..].find(end);
+    Ok(start..start + length.with_context(|| format!("no line {end}"))?)
+}
+
+/// All Rust files below a directory, with their text.
+pub fn sources(directory: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.append(&mut sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            found.insert(path, text);
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 //! there must be none, every clause that the code names is written down and the other way round, and
 //! has its models.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::models::clauses;
 use crate::workspace;
 
-pub mod models;
+pub mod clauses;
 
 /// Each room, and what it may import. `error` may be imported by all, and itself names what an
 /// error tells of.
@@ -56,7 +56,7 @@ pub fn check() -> Result<()> {
     let root = workspace::root();
     let mut problems = Vec::new();
     let mut named = BTreeSet::new();
-    for (path, text) in sources(&root.join("src"))? {
+    for (path, text) in workspace::sources(&root.join("src"))? {
         let name = path
             .strip_prefix(&root)
             .unwrap_or(&path)
@@ -87,25 +87,11 @@ pub fn check() -> Result<()> {
         .difference(&named)
         .filter(|id| !id.starts_with("AX-"));
     problems.extend(unused.map(|id| format!("{id} is in SAFETY.md and nowhere in src/")));
-    problems.extend(models::problems(&safety, &named)?);
+    problems.extend(clauses::problems(&safety, &named)?);
     if problems.is_empty() {
         return Ok(());
     }
     bail!("{}", problems.join("\n"))
-}
-
-fn sources(directory: &Path) -> Result<BTreeMap<PathBuf, String>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            found.append(&mut sources(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path)?;
-            found.insert(path, text);
-        }
-    }
-    Ok(found)
 }
 
 /// Tests stand at the end of a file and may import what they like.
@@ -156,24 +142,6 @@ fn wrong_floor(name: &str, line: &str) -> Option<&'static str> {
     above.iter().find(names).copied()
 }
 
-/// Words like `SLICE-1`.
-fn clauses(line: &str) -> Vec<String> {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    line.split(|c: char| !word(c))
-        .filter(|id| {
-            id.split_once('-').is_some_and(|(letters, digits)| {
-                letters.len() >= 2
-                    && letters.chars().all(|c| c.is_ascii_uppercase())
-                    && !digits.is_empty()
-                    && digits.chars().all(|c| c.is_ascii_digit())
-            })
-        })
-        // Names of licences, digests and standards look the same.
-        .filter(|id| !id.starts_with("SHA-") && !id.starts_with("UTF-"))
-        .map(str::to_owned)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,13 +178,5 @@ mod tests {
         ] {
             assert_eq!(wrong_floor(name, up), None);
         }
-    }
-
-    #[test]
-    fn clauses_are_told_from_other_words() {
-        assert_eq!(
-            clauses("// SAFETY: SLICE-1 by `REG-4`; UTF-8, a-1, R14"),
-            ["SLICE-1", "REG-4"]
-        );
     }
 }

@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
-use super::{clauses, sources};
+use crate::models::{self, Model};
 use crate::workspace;
 
 /// Where the table of models stands in SAFETY.md.
@@ -19,16 +18,6 @@ const BEGIN: &str = "<!-- models: written by `cargo xtask clauses` -->\n";
 const END: &str = "<!-- end of models -->\n";
 /// The heading of the table of reasons.
 const REASONS: &str = "\n### Clauses without a model\n";
-
-/// One test of the models.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Model {
-    name: String,
-    shows: Vec<String>,
-    /// A clause, or something that is none.
-    breaks: Option<Vec<String>>,
-    must_fail: bool,
-}
 
 /// What there is of one clause.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,7 +28,7 @@ struct Row {
 
 /// What is wrong, for the clauses `named` in `src/`.
 pub(super) fn problems(safety: &str, named: &BTreeSet<String>) -> Result<Vec<String>> {
-    let models = models(&workspace::root())?;
+    let models = models::all(&workspace::root())?;
     let rows = rows(&models);
     let mut problems = wrong_models(&models);
     problems.extend(gaps(&rows, named, safety));
@@ -53,62 +42,9 @@ pub(super) fn problems(safety: &str, named: &BTreeSet<String>) -> Result<Vec<Str
 pub fn write() -> Result<()> {
     let path = workspace::root().join("SAFETY.md");
     let mut safety = fs::read_to_string(&path)?;
-    let table = table(&rows(&models(&workspace::root())?));
+    let table = table(&rows(&models::all(&workspace::root())?));
     safety.replace_range(table_in(&safety)?, &table);
     Ok(fs::write(path, safety)?)
-}
-
-/// All models: those of `loom_tests/`, and those beside what is private in `src/`.
-fn models(root: &Path) -> Result<Vec<Model>> {
-    let mut found = Vec::new();
-    for (path, text) in sources(&root.join("loom_tests"))? {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        found.extend(models_in(&name, &text));
-    }
-    for (path, text) in sources(&root.join("src"))? {
-        if path.file_name().is_some_and(|name| name == "models.rs") {
-            let room = path.parent().and_then(Path::file_name).unwrap_or_default();
-            found.extend(models_in(&room.to_string_lossy(), &text));
-        }
-    }
-    Ok(found)
-}
-
-/// The tests in a file, with what their comments say.
-fn models_in(file: &str, text: &str) -> Vec<Model> {
-    let mut found = Vec::new();
-    let mut comment = String::new();
-    let mut attributes = String::new();
-    for line in text.lines() {
-        if let Some(text) = line.strip_prefix("///") {
-            comment += text;
-        } else if line.starts_with("#[") {
-            attributes += line;
-        } else {
-            let name = line
-                .strip_prefix("fn ")
-                .and_then(|rest| rest.split('(').next());
-            if let Some(name) = name
-                && attributes.contains("#[test]")
-            {
-                found.push(Model {
-                    name: format!("{file}::{name}"),
-                    shows: said(&comment, "Shows:").unwrap_or_default(),
-                    breaks: said(&comment, "Breaks:"),
-                    must_fail: attributes.contains("should_panic"),
-                });
-            }
-            comment.clear();
-            attributes.clear();
-        }
-    }
-    found
-}
-
-/// The clauses after that word, up to the end of the sentence.
-fn said(comment: &str, word: &str) -> Option<Vec<String>> {
-    let (_, rest) = comment.split_once(word)?;
-    rest.split('.').next().map(clauses)
 }
 
 fn wrong_models(models: &[Model]) -> Vec<String> {
@@ -137,16 +73,12 @@ fn rows(models: &[Model]) -> BTreeMap<String, Row> {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for model in models {
         for id in &model.shows {
-            rows.entry(id.clone())
-                .or_default()
-                .shown
-                .push(model.name.clone());
+            let row = rows.entry(id.clone()).or_default();
+            row.shown.push(model.path());
         }
         for id in model.breaks.iter().flatten() {
-            rows.entry(id.clone())
-                .or_default()
-                .broken
-                .push(model.name.clone());
+            let row = rows.entry(id.clone()).or_default();
+            row.broken.push(model.path());
         }
     }
     rows
@@ -197,10 +129,10 @@ fn reasons(safety: &str) -> (BTreeSet<String>, BTreeSet<String>) {
             continue;
         }
         if ["neither", "shows"].contains(&which) {
-            unshown.extend(clauses(ids));
+            unshown.extend(models::clauses(ids));
         }
         if ["neither", "breaks"].contains(&which) {
-            unbroken.extend(clauses(ids));
+            unbroken.extend(models::clauses(ids));
         }
     }
     (unshown, unbroken)
@@ -208,12 +140,7 @@ fn reasons(safety: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 
 /// Where the table of models is.
 fn table_in(safety: &str) -> Result<Range<usize>> {
-    let start = safety
-        .find(BEGIN)
-        .context("SAFETY.md has no table of models")?;
-    let end = safety.find(END).context("its table of models has no end")?;
-    ensure!(start < end, "the table of models ends before it begins");
-    Ok(start + BEGIN.len()..end)
+    workspace::between(safety, BEGIN, END)
 }
 
 fn table(rows: &BTreeMap<String, Row>) -> String {
@@ -239,9 +166,10 @@ fn order(id: &str) -> (&str, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::models_in;
 
     const TEXT: &str = r#"
-/// It shows. Shows: SLICE-1,
+/// Shows: SLICE-1,
 /// SLICE-2.
 #[test]
 fn one() {
@@ -261,14 +189,8 @@ fn no_test() {}
     }
 
     #[test]
-    fn models_are_found_with_what_they_say() {
-        let models = models_in("file", TEXT);
-        assert_eq!(models.len(), 2);
-        assert_eq!(models[0].name, "file::one");
-        assert_eq!(models[0].shows, ["SLICE-1", "SLICE-2"]);
-        assert_eq!(models[1].breaks, Some(vec!["SLICE-2".into()]));
-        assert!(models[1].must_fail);
-        assert!(wrong_models(&models).is_empty());
+    fn models_that_must_fail_break_something() {
+        assert!(wrong_models(&models_in("file", TEXT)).is_empty());
         let careless = Model {
             must_fail: true,
             ..Model::default()
