@@ -7,6 +7,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use crate::loom::report;
 use crate::models::clauses;
 use crate::workspace;
 
@@ -88,6 +89,7 @@ pub fn check() -> Result<()> {
         .filter(|id| !id.starts_with("AX-"));
     problems.extend(unused.map(|id| format!("{id} is in SAFETY.md and nowhere in src/")));
     problems.extend(clauses::problems(&safety, &named)?);
+    problems.extend(report::problems()?);
     if problems.is_empty() {
         return Ok(());
     }

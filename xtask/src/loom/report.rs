@@ -132,12 +132,23 @@ fn table(models: &[Model], known: &BTreeMap<String, [String; 2]>) -> String {
             Some(numbers) => numbers,
         };
         let (default, full) = (numbers(0), numbers(1));
-        table += &format!(
-            "| `{}` | {} | {default} | {full} |\n",
-            model.name, model.about
-        );
+        let about = about(model);
+        table += &format!("| `{}` | {about} | {default} | {full} |\n", model.name);
     }
     table + "\n"
+}
+
+/// What it says of itself, and which clauses it is for.
+fn about(model: &Model) -> String {
+    let clauses = match &model.breaks {
+        Some(broken) if !broken.is_empty() => format!("breaks {}", broken.join(", ")),
+        None if !model.shows.is_empty() => format!("shows {}", model.shows.join(", ")),
+        _ => String::new(),
+    };
+    match (model.about.is_empty(), clauses.is_empty()) {
+        (false, false) => format!("{} ({clauses})", model.about),
+        _ => format!("{}{clauses}", model.about),
+    }
 }
 
 fn seconds(millis: u64) -> String {
