@@ -8,7 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::device::{Fault, Nic, Queue, Region};
-use common::{Kept, explore, insist};
+use common::{Kept, exhaust, insist};
 use loom::thread;
 use rdma_mr::op::{Begin, Endpoint, Hold, Poller, SharedRecv, recv_ring};
 use rdma_mr::work::{
@@ -71,7 +71,7 @@ enum Misuse {
 
 /// A receive that is posted by hand, to a queue pair or to a shared queue.
 fn receive_by_hand(name: &str, shared: bool, misuse: Misuse, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault);
         let [mr] = nic.regions();
         let queue = Queue(Arc::clone(&nic));
@@ -103,7 +103,7 @@ fn receive_by_hand(name: &str, shared: bool, misuse: Misuse, fault: Option<Fault
 /// Two sends from one region, posted by hand; when the first is over its number is turned back, and
 /// who wants to write waits for the second.
 fn sends_by_hand(name: &str, misuse: Misuse, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault);
         let [mr] = nic.regions();
         let mut mr = Arc::into_inner(mr).expect("not shared yet");
@@ -257,7 +257,7 @@ fn srq_1_a_nic_that_goes_on_after_the_completion() {
 
 /// A region that receives twice, by a shared queue and by hand.
 fn shared_receives_by_hand(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault);
         let [mr] = nic.regions();
         let queue = Queue(Arc::clone(&nic));
@@ -301,7 +301,7 @@ fn srq_2_a_receive_that_completes_twice() {
 #[test]
 fn a_shared_queue_of_the_crates_stands_a_completion_that_comes_twice() {
     let name = "a_shared_queue_of_the_crates_stands_a_completion_that_comes_twice";
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(Some(Fault::CompletesTwice));
         let [first, second] = nic.regions();
         let mut shared = Kept::new(SharedRecv::new(Queue(Arc::clone(&nic))));
@@ -335,7 +335,7 @@ enum Early {
 
 /// A ring beside a queue pair of one's own.
 fn ring_by_hand(name: &str, early: Early) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(None);
         let [mr] = nic.regions();
         let queue = Queue(Arc::clone(&nic));
@@ -393,7 +393,7 @@ fn complete_2_a_queue_pair_that_was_not_destroyed() {
 
 /// A queue pair that is closed while a receive is outstanding, or under way.
 fn endpoint_that_is_closed(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault);
         let [mr] = nic.regions();
         let mut endpoint = Kept::new(Endpoint::new(Queue(Arc::clone(&nic))));
@@ -425,7 +425,7 @@ fn qp_4_a_nic_that_goes_on_after_the_end() {
 #[test]
 fn a_completion_under_another_number_releases_nothing() {
     let name = "a_completion_under_another_number_releases_nothing";
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(Some(Fault::SaysAnotherNumber));
         let [mr] = nic.regions();
         let mut endpoint = Kept::new(Endpoint::new(Queue(Arc::clone(&nic))));
@@ -443,7 +443,7 @@ fn a_completion_under_another_number_releases_nothing() {
 
 /// The same of a shared receive queue.
 fn shared_queue_that_is_closed(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault);
         let [mr] = nic.regions();
         let mut shared = Kept::new(SharedRecv::new(Queue(Arc::clone(&nic))));
@@ -475,7 +475,7 @@ fn srq_3_a_nic_that_goes_on_after_the_end() {
 
 /// A send without a completion of its own before one with.
 fn selective_signalling(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault);
         let [first, second] = nic.regions();
         let mut endpoint = Kept::new(Endpoint::new(Queue(Arc::clone(&nic))));
@@ -508,7 +508,7 @@ fn qp_5_a_nic_that_takes_the_second_first() {
 /// A receive that was posted by hand, with a number that the user gave it, and after it one of the
 /// endpoint's.
 fn beside_an_endpoint(name: &str, by_hand_is_the_endpoints: bool) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(None);
         let [first, by_hand, mr] = nic.regions();
         let mut endpoint = Kept::new(Endpoint::new(Queue(Arc::clone(&nic))));

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Bytes, Kept, explore};
+use common::{Bytes, Kept, exhaust};
 use loom::sync::Mutex;
 use loom::thread;
 use rdma_mr::op::Begin;
@@ -185,7 +185,7 @@ impl Drop for Handle {
 /// A peer that was let read tries to write, by the key that it has or by one that it has not, while
 /// somebody reads.
 fn reader_beside_a_lease(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault, Refused::Nothing);
         let mr = nic.region();
         let lease = Kept::new(mr.lease(.., Access::REMOTE_READ, HOUR).unwrap());
@@ -219,7 +219,7 @@ fn reg_2_a_nic_that_asks_for_no_key() {
 
 /// A lease to write that the provider refuses to register.
 fn lease_that_is_refused(name: &str, fault: Option<Fault>) {
-    explore(name, 3, 1, move || {
+    exhaust(name, 3, 1, move || {
         let nic = Nic::new(fault, Refused::AllButTheFirst);
         let mr = nic.region();
         let lease = mr.lease(.., Access::REMOTE_WRITE, HOUR);
@@ -245,7 +245,7 @@ fn reg_3_what_is_refused_and_in_force() {
 
 /// Somebody who registers by hand, and frees the bytes.
 fn registered_by_hand(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(fault, Refused::Nothing);
         // SAFETY: REG-4: kept below; unless the model is about it.
         let registered = unsafe {
@@ -277,7 +277,7 @@ fn reg_4_bytes_that_are_freed_while_registered() {
 
 /// A region that can't be closed is used again.
 fn close_that_is_refused(name: &str, fault: Option<Fault>) {
-    explore(name, 3, 1, move || {
+    exhaust(name, 3, 1, move || {
         let nic = Nic::new(fault, Refused::Ends);
         let mr = nic.region().take();
         let (mr, _error) = mr.close().expect_err("refused");
@@ -307,7 +307,7 @@ fn dereg_2_an_end_that_was_refused_and_took_place() {
 
 /// A region is dropped that can't be ended, and that a peer may write still.
 fn drop_that_is_refused(name: &str, fault: Option<Fault>) {
-    explore(name, 3, 1, move || {
+    exhaust(name, 3, 1, move || {
         let nic = Nic::new(fault, Refused::Ends);
         // SAFETY: REMOTE-1, REMOTE-2: nobody else looks at the bytes.
         let options = unsafe { MrOptions::new().grant_remote_write() };
@@ -344,7 +344,7 @@ enum How {
 /// What another binding has registered, and adopted: an operation reads it, somebody looks at it, and a peer
 /// tries to write. The memory's owner is another thread, which ends it when it gets the keepalive back.
 fn adopted(name: &str, how: How, fault: Option<Fault>) {
-    explore(name, 2, LEAST, move || {
+    exhaust(name, 2, LEAST, move || {
         let nic = Nic::new(fault, Refused::Nothing);
         let memory = vec![0_u64; 1].leak();
         let start = NonNull::from(&mut *memory).cast();
@@ -453,7 +453,7 @@ fn lent_1_a_registration_that_its_owner_ends_early() {
 
 /// Memory of a user's own type, registered, while somebody else has a pointer to it.
 fn memory_of_ones_own(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(None, Refused::Nothing);
         let mr = Arc::new(nic.region());
         let other = {
@@ -484,7 +484,7 @@ fn mem_3_memory_that_somebody_else_writes() {
 /// A region that peers may write for good: the peer writes when an operation of this side lets it, and tells
 /// when it is done.
 fn written_by_peers(name: &str, fault: Option<Fault>) {
-    explore(name, 3, LEAST, move || {
+    exhaust(name, 3, LEAST, move || {
         let nic = Nic::new(None, Refused::Nothing);
         // SAFETY: REMOTE-1, REMOTE-2: unless the model is about one of them.
         let options = unsafe { MrOptions::new().grant_remote_write() };

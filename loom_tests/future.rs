@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use common::queues::{Cq, Fate, Qp};
-use common::{explore, insist};
+use common::{exhaust, explore, insist};
 use loom::future::block_on;
 use loom::thread;
 use rdma_mr::op::{AsyncQueuePair, Begin, Endpoint, Poller};
@@ -40,7 +40,7 @@ fn poll_on_a_thread(poller: &Poller<Cq>, count: usize) -> thread::JoinHandle<()>
 /// Shows: TICKET-1.
 #[test]
 fn a_future_is_told_all_and_woken() {
-    explore("a_future_is_told_all_and_woken", 3, 50, || {
+    exhaust("a_future_is_told_all_and_woken", 3, 50, || {
         let [mr] = common::regions();
         let (qp, poller) = async_queue_pair(1, Fate::Completes);
         let polling = poll_on_a_thread(&poller, 1);
@@ -62,7 +62,7 @@ fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
 /// Shows: TICKET-1.
 #[test]
 fn a_dropped_future_is_not_touched() {
-    explore("a_dropped_future_is_not_touched", 3, 50, || {
+    exhaust("a_dropped_future_is_not_touched", 3, 50, || {
         let [mr] = common::regions();
         let (qp, poller) = async_queue_pair(1, Fate::Completes);
         let polling = poll_on_a_thread(&poller, 1);
@@ -78,7 +78,7 @@ fn a_dropped_future_is_not_touched() {
 /// The waker of the latest poll is the one that is called.
 #[test]
 fn the_latest_waker_counts() {
-    explore("the_latest_waker_counts", 3, 50, || {
+    exhaust("the_latest_waker_counts", 3, 50, || {
         let [mr] = common::regions();
         let (qp, poller) = async_queue_pair(1, Fate::Completes);
         let polling = poll_on_a_thread(&poller, 1);
@@ -94,7 +94,7 @@ fn the_latest_waker_counts() {
 /// ever.
 #[test]
 fn a_future_learns_that_polling_failed() {
-    explore("a_future_learns_that_polling_failed", 3, 50, || {
+    exhaust("a_future_learns_that_polling_failed", 3, 50, || {
         let [mr] = common::regions();
         let (qp, poller) = async_queue_pair(1, Fate::Waits);
         poller.cq().break_down();
@@ -114,7 +114,7 @@ fn a_future_learns_that_polling_failed() {
 /// Shows: TICKET-1.
 #[test]
 fn a_refused_future_is_not_touched() {
-    explore("a_refused_future_is_not_touched", 3, 50, || {
+    exhaust("a_refused_future_is_not_touched", 3, 50, || {
         let [mr] = common::regions();
         let (qp, poller) = async_queue_pair(1, Fate::Refused);
         poller.cq().break_down();

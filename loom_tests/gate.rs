@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use common::{Bytes, explore};
+use common::{Bytes, exhaust, explore};
 use loom::sync::Arc;
 use loom::thread;
 use rdma_mr::gate::{Gate, Holder, Patience};
@@ -24,7 +24,7 @@ fn gate() -> Gate {
 /// Shows: GUARD-1, GATE-1.
 #[test]
 fn a_reader_sees_a_nic_write_whole() {
-    explore("a_reader_sees_a_nic_write_whole", 3, 50, || {
+    exhaust("a_reader_sees_a_nic_write_whole", 3, 50, || {
         let shared = Arc::new((gate(), Bytes::new()));
         let nic = thread::spawn({
             let shared = Arc::clone(&shared);
@@ -48,7 +48,7 @@ fn a_reader_sees_a_nic_write_whole() {
 /// Shows: GUARD-1.
 #[test]
 fn a_try_that_succeeds_sees_the_write_whole() {
-    explore("a_try_that_succeeds_sees_the_write_whole", 3, 20, || {
+    exhaust("a_try_that_succeeds_sees_the_write_whole", 3, 20, || {
         let shared = Arc::new((gate(), Bytes::new()));
         let nic = thread::spawn({
             let shared = Arc::clone(&shared);
@@ -139,7 +139,7 @@ fn no_wake_up_of_a_thread_is_lost() {
         (Holder::NicRead, Holder::CpuWrite),
         (Holder::CpuWrite, Holder::NicWrite),
     ] {
-        explore("no_wake_up_of_a_thread_is_lost", 3, 20, move || {
+        exhaust("no_wake_up_of_a_thread_is_lost", 3, 20, move || {
             let gate = Arc::new(gate());
             let held = gate.try_acquire(inside).unwrap();
             let waiter = thread::spawn({
@@ -160,7 +160,7 @@ fn no_wake_up_of_a_future_is_lost() {
         (Holder::NicWrite, Holder::CpuRead),
         (Holder::CpuRead, Holder::NicWrite),
     ] {
-        explore("no_wake_up_of_a_future_is_lost", 3, 20, move || {
+        exhaust("no_wake_up_of_a_future_is_lost", 3, 20, move || {
             let gate = Arc::new(gate());
             let held = gate.try_acquire(inside).unwrap();
             let waiter = thread::spawn({
@@ -202,7 +202,7 @@ fn one_who_gives_up_takes_no_wake_up_along() {
 #[test]
 fn a_second_guard_does_not_wait_for_a_writer_that_waits_for_the_first() {
     let name = "a_second_guard_does_not_wait_for_a_writer_that_waits_for_the_first";
-    explore(name, 2, 20, || {
+    exhaust(name, 2, 20, || {
         let gate = Arc::new(gate());
         let first = gate.try_acquire(Holder::CpuRead).unwrap();
         let writer = thread::spawn({
@@ -219,7 +219,7 @@ fn a_second_guard_does_not_wait_for_a_writer_that_waits_for_the_first() {
 /// stand back, those who would not wait are refused, and those who wait let it pass first.
 #[test]
 fn new_readers_stand_back_for_a_writer_that_waits() {
-    explore(
+    exhaust(
         "new_readers_stand_back_for_a_writer_that_waits",
         3,
         20,
@@ -254,7 +254,7 @@ fn an_orphan_is_freed_once_and_after_the_last_hold() {
     use rdma_mr::op::{Begin, Hold};
     use rdma_mr::{LocalMr, LocalMrReadAccess};
 
-    explore(
+    exhaust(
         "an_orphan_is_freed_once_and_after_the_last_hold",
         3,
         10,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::{Bytes, explore};
+use common::{Bytes, exhaust, explore};
 use loom::sync::Mutex;
 use loom::thread;
 use rdma_mr::lease::reap;
@@ -106,7 +106,7 @@ fn lend(mr: &LocalMr) -> Lease {
 /// Shows: LEASE-1, DEREG-1.
 #[test]
 fn a_reader_has_the_bytes_after_the_end_of_the_registration() {
-    explore(
+    exhaust(
         "a_reader_has_the_bytes_after_the_end_of_the_registration",
         3,
         100,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use common::queues::{Cq, Fate, Qp, success};
-use common::{explore, insist, regions};
+use common::{exhaust, explore, insist, regions};
 use loom::thread;
 use rdma_mr::op::{Begin, Endpoint, Poller};
 
@@ -20,7 +20,7 @@ fn endpoint(poller: &Poller<Cq>, fate: Fate, number: u32) -> Endpoint<Qp> {
 /// Shows: POLLER-1.
 #[test]
 fn every_completion_is_dealt_with_once() {
-    explore("every_completion_is_dealt_with_once", 2, 50, || {
+    exhaust("every_completion_is_dealt_with_once", 2, 50, || {
         let regions: [_; 2] = regions();
         let poller = Poller::new(Cq::new());
         let mut endpoint = endpoint(&poller, Fate::Completes, 1);

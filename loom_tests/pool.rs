@@ -14,7 +14,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::keys::{Keys, Pd, parking};
-use common::{Bytes, Registrar, explore, insist};
+use common::{Bytes, Registrar, exhaust, explore, insist};
 use loom::future::block_on;
 use loom::thread;
 use rdma_mr::op::Begin;
@@ -104,14 +104,14 @@ fn is_woken(take: fn(&MrPool) -> PooledMr) {
 
 #[test]
 fn a_thread_that_waits_is_woken() {
-    explore("a_thread_that_waits_is_woken", 3, 10, || {
+    exhaust("a_thread_that_waits_is_woken", 3, 10, || {
         is_woken(|pool| pool.take().unwrap());
     });
 }
 
 #[test]
 fn a_future_that_waits_is_woken() {
-    explore("a_future_that_waits_is_woken", 3, 10, || {
+    exhaust("a_future_that_waits_is_woken", 3, 10, || {
         is_woken(|pool| block_on(pool.take_async()).unwrap());
     });
 }
@@ -164,7 +164,7 @@ impl Wake for Woken {
 #[test]
 fn who_marks_while_the_mark_is_taken_off_is_woken() {
     let name = "who_marks_while_the_mark_is_taken_off_is_woken";
-    explore(name, 3, 20, || {
+    exhaust(name, 3, 20, || {
         let slots = Arc::new(Slots::new(1));
         let slot = slots.pool.try_take().unwrap();
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
@@ -193,7 +193,7 @@ fn who_marks_while_the_mark_is_taken_off_is_woken() {
 #[test]
 fn an_operation_and_the_handle_bring_it_home_once() {
     let name = "an_operation_and_the_handle_bring_it_home_once";
-    explore(name, 3, 50, || {
+    exhaust(name, 3, 50, || {
         let slots = Arc::new(Slots::new(1));
         let slot = slots.pool.try_take().unwrap();
         let (hold, second) = (slot.begin_read().unwrap(), slot.begin_read().unwrap());
@@ -251,7 +251,7 @@ fn keys_change_while_a_slot_comes_home() {
 /// Shows: POOL-2, REGION-5, REGION-8.
 #[test]
 fn a_pool_may_go_while_its_slots_come_home() {
-    explore("a_pool_may_go_while_its_slots_come_home", 2, 50, || {
+    exhaust("a_pool_may_go_while_its_slots_come_home", 2, 50, || {
         let keys = Keys::new();
         let pd = Arc::new(Pd(Arc::clone(&keys)));
         let pool = parking().pool(&pd, size(2, 1)).unwrap();
@@ -291,7 +291,7 @@ fn who_wakes_keeps_the_pool() {
 /// One registers; the other waits for what it brings, and registers again if that is not enough.
 #[test]
 fn who_waits_while_the_pool_grows_is_woken() {
-    explore("who_waits_while_the_pool_grows_is_woken", 2, 50, || {
+    exhaust("who_waits_while_the_pool_grows_is_woken", 2, 50, || {
         let pool = parking().pool(&Registrar::new(), size(1, 3)).unwrap();
         let pool = Arc::new(pool);
         let slot = pool.take().unwrap();

@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Bytes, Wire, explore, insist, regions};
+use common::{Bytes, Wire, exhaust, explore, insist, regions};
 use loom::sync::mpsc;
 use loom::thread;
 use rdma_mr::op::{Begin, Completer, Hold, OpId, Over, Poster, recv_ring, send_ring};
@@ -47,7 +47,7 @@ fn all_free(regions: &[LocalMr]) -> bool {
 /// Shows: RING-1, HOLD-2.
 #[test]
 fn slots_go_round() {
-    explore("slots_go_round", 3, 50, || {
+    exhaust("slots_go_round", 3, 50, || {
         let regions = Arc::new(regions::<3>());
         let (mut poster, mut completer) = send_ring(1, 1);
         let wire = Wire::new(false);
@@ -119,7 +119,7 @@ fn the_bytes_are_the_nics_until_the_completion() {
 /// completer may have seen the ring as it was before, so that the NIC's edge has to tell it of the next
 /// (SAFETY.md, AX-6).
 fn take_one_back(name: &str, wire_has_edge: bool) {
-    explore(name, 3, 50, move || {
+    exhaust(name, 3, 50, move || {
         let regions = Arc::new(regions::<3>());
         let (mut poster, mut completer) = send_ring(2, 1);
         let wire = Wire::new(wire_has_edge);
@@ -175,7 +175,7 @@ fn a_post_that_is_taken_back_needs_ax_6() {
 /// Shows: RING-1.
 #[test]
 fn a_completion_releases_those_before_it() {
-    explore("a_completion_releases_those_before_it", 3, 20, || {
+    exhaust("a_completion_releases_those_before_it", 3, 20, || {
         let regions = Arc::new(regions::<3>());
         let (mut poster, mut completer) = send_ring(2, 1);
         let wire = Wire::new(false);
@@ -208,7 +208,7 @@ fn a_completion_releases_those_before_it() {
 /// Shows: RING-1.
 #[test]
 fn receives_end_in_any_order() {
-    explore("receives_end_in_any_order", 3, 50, || {
+    exhaust("receives_end_in_any_order", 3, 50, || {
         let regions = Arc::new(regions::<3>());
         let (mut poster, mut completer) = recv_ring(2, 1);
         let wire = Wire::new(false);
@@ -249,7 +249,7 @@ fn receives_end_in_any_order() {
 /// Who sees that nothing is outstanding has room: an error that the queue is full would be for good.
 #[test]
 fn nothing_outstanding_is_room() {
-    explore("nothing_outstanding_is_room", 3, 50, || {
+    exhaust("nothing_outstanding_is_room", 3, 50, || {
         let regions = regions::<2>();
         let (mut poster, mut completer) = recv_ring(1, 1);
         let wire = Wire::new(false);
@@ -277,7 +277,7 @@ fn nothing_outstanding_is_room() {
 /// Shows: RING-1, QP-1.
 #[test]
 fn an_inline_one_of_a_list_is_released_once() {
-    explore("an_inline_one_of_a_list_is_released_once", 3, 20, || {
+    exhaust("an_inline_one_of_a_list_is_released_once", 3, 20, || {
         let regions = Arc::new(regions::<2>());
         let (mut poster, mut completer) = send_ring(2, 1);
         let wire = Wire::new(false);

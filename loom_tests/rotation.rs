@@ -8,8 +8,8 @@ mod common;
 
 use std::sync::Arc;
 
-use common::explore;
 use common::keys::{Keys, Pd, parking};
+use common::{exhaust, explore};
 use loom::thread;
 use rdma_mr::LocalMr;
 use rdma_mr::op::{Begin, Hold};
@@ -44,7 +44,7 @@ fn beside_operations(begin: fn(&LocalMr) -> Hold, rotate: fn(&LocalMr)) {
 /// Shows: HOLD-1, ROLL-1, LOCKED-1.
 #[test]
 fn no_read_uses_a_key_that_has_ended() {
-    explore("no_read_uses_a_key_that_has_ended", 3, 50, || {
+    exhaust("no_read_uses_a_key_that_has_ended", 3, 50, || {
         beside_operations(
             |mr| mr.begin_read().unwrap(),
             |mr| mr.rotate_keys().unwrap(),
@@ -55,7 +55,7 @@ fn no_read_uses_a_key_that_has_ended() {
 /// Shows: HOLD-1, ROLL-1, LOCKED-1.
 #[test]
 fn no_write_uses_a_key_that_has_ended() {
-    explore("no_write_uses_a_key_that_has_ended", 3, 50, || {
+    exhaust("no_write_uses_a_key_that_has_ended", 3, 50, || {
         beside_operations(
             |mr| mr.begin_write().unwrap(),
             |mr| mr.rotate_keys().unwrap(),
@@ -68,7 +68,7 @@ fn no_write_uses_a_key_that_has_ended() {
 #[test]
 fn no_new_read_is_forgotten_by_the_next_retirement() {
     let name = "no_new_read_is_forgotten_by_the_next_retirement";
-    explore(name, 3, 50, || {
+    exhaust(name, 3, 50, || {
         let keys = Keys::new();
         let mr = Arc::new(region(&keys));
         let old = mr.begin_read().unwrap();

@@ -9,7 +9,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::AcqRel;
 
-use common::{Registrar, explore, insist};
+use common::{Registrar, exhaust, explore, insist};
 use loom::sync::atomic::fence;
 use loom::thread;
 use rdma_mr::{Access, Error, SharedMr, SharedMrAccess};
@@ -114,7 +114,7 @@ fn a_record_written_here_is_read_whole() {
 fn a_record_written_by_atomics_of_a_nic_is_read_whole() {
     let name = "a_record_written_by_atomics_of_a_nic_is_read_whole";
     for backwards in [false, true] {
-        explore(name, 3, 50, move || {
+        exhaust(name, 3, 50, move || {
             beside(move |mr| nic_by_atomics(mr, backwards), look);
         });
     }
@@ -124,7 +124,7 @@ fn a_record_written_by_atomics_of_a_nic_is_read_whole() {
 fn a_record_written_by_writes_of_a_nic_is_read_whole() {
     let name = "a_record_written_by_writes_of_a_nic_is_read_whole";
     for backwards in [false, true] {
-        explore(name, 3, 50, move || {
+        exhaust(name, 3, 50, move || {
             beside(move |mr| nic_by_writes(mr, backwards), look);
         });
     }
@@ -197,7 +197,7 @@ fn a_record_written_here_is_read_whole_by_a_nic() {
 /// Two write at once: one is let in at a time, and what comes out last is of one of them.
 #[test]
 fn a_record_has_one_writer_at_a_time() {
-    explore("a_record_has_one_writer_at_a_time", 3, 20, || {
+    exhaust("a_record_has_one_writer_at_a_time", 3, 20, || {
         let mr = region();
         let write = |mr: &SharedMr, n| match mr.write_record(0, &body(n)) {
             Ok(version) => Some(version),
@@ -222,7 +222,7 @@ fn a_record_has_one_writer_at_a_time() {
 
 /// What was written before `tell` is seen by who `knows`.
 fn handed_on(name: &str, tell: fn(&SharedMr) -> u64, knows: fn(&SharedMr) -> bool) {
-    explore(name, 3, 2, move || {
+    exhaust(name, 3, 2, move || {
         let mr = region();
         let writing = {
             let mr = Arc::clone(&mr);

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Wire, explore, insist, regions};
+use common::{Wire, exhaust, insist, regions};
 use loom::thread;
 use rdma_mr::op::{Begin, Hold, SlotCompleter, SlotPoster, recv_slots};
 use rdma_mr::work::WcStatus;
@@ -32,7 +32,7 @@ fn complete(completer: &SlotCompleter, wr_id: u64) -> bool {
 /// Shows: SLOT-1, HOLD-2.
 #[test]
 fn slots_go_round_between_three() {
-    explore("slots_go_round_between_three", 2, 100, || {
+    exhaust("slots_go_round_between_three", 2, 100, || {
         let regions = Arc::new(regions::<4>());
         let (mut poster, completer) = recv_slots(2, 1);
         let wire = Wire::new(false);
@@ -75,7 +75,7 @@ fn slots_go_round_between_three() {
 /// Shows: SLOT-1.
 #[test]
 fn a_wr_id_is_good_for_one_completion() {
-    explore("a_wr_id_is_good_for_one_completion", 3, 50, || {
+    exhaust("a_wr_id_is_good_for_one_completion", 3, 50, || {
         let [first, second] = regions();
         let (mut poster, completer) = recv_slots(1, 1);
         let wr_id = post(&mut poster, first.begin_write().unwrap());
@@ -96,7 +96,7 @@ fn a_wr_id_is_good_for_one_completion() {
 /// Shows: PREPARED-1, SLOT-1.
 #[test]
 fn a_receive_that_is_taken_back_leaves_no_trace() {
-    explore(
+    exhaust(
         "a_receive_that_is_taken_back_leaves_no_trace",
         3,
         20,
