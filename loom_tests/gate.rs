@@ -11,6 +11,7 @@ use common::{Bytes, exhaust, explore};
 use loom::sync::Arc;
 use loom::thread;
 use rdma_mr::gate::{Gate, Holder, Patience};
+use rdma_mr::registration::StableMemory;
 
 /// A gate whose waiters park at once: a spin gives the others a turn, and hides the races of parking.
 fn gate() -> Gate {
@@ -246,8 +247,31 @@ fn new_readers_stand_back_for_a_writer_that_waits() {
     );
 }
 
+/// Memory whose end is a write to bytes that loom watches: whoever frees it has to be the last.
+struct Watched {
+    memory: Vec<u8>,
+    bytes: std::sync::Arc<Bytes>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.bytes.write(1);
+    }
+}
+
+// SAFETY: MEM-1 to MEM-4, as the Vec that it consists of.
+unsafe impl StableMemory for Watched {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.memory.as_mut_ptr()
+    }
+
+    fn length(&self) -> usize {
+        self.memory.len()
+    }
+}
+
 /// A region whose handle is dropped is freed by exactly one: the handle or the last hold; and what
-/// a holder wrote is seen by the one who frees.
+/// the handle and each holder did comes before.
 /// Shows: GATE-2, REGION-5, REGION-7.
 #[test]
 fn an_orphan_is_freed_once_and_after_the_last_hold() {
@@ -260,13 +284,20 @@ fn an_orphan_is_freed_once_and_after_the_last_hold() {
         10,
         || {
             let registrar = common::Registrar::new();
-            let mr = LocalMr::register(&registrar, vec![0u8; 8]).unwrap();
+            let bytes = std::sync::Arc::new(Bytes::new());
+            let memory = Watched {
+                memory: vec![0; 8],
+                bytes: std::sync::Arc::clone(&bytes),
+            };
+            let mr = LocalMr::register(&registrar, memory).unwrap();
             let holds: Vec<Hold> = (0..2).map(|_| mr.begin_read().unwrap()).collect();
             let threads: Vec<_> = holds
                 .into_iter()
                 .map(|hold| {
                     let registrar = std::sync::Arc::clone(&registrar);
+                    let bytes = std::sync::Arc::clone(&bytes);
                     thread::spawn(move || {
+                        bytes.read();
                         assert_eq!(registrar.ended.load(Relaxed), 0);
                         // The way of a hold through a work request.
                         let wr_id = hold.into_wr_id();
@@ -276,6 +307,7 @@ fn an_orphan_is_freed_once_and_after_the_last_hold() {
                 })
                 .collect();
             assert!(mr.is_readable());
+            bytes.read();
             drop(mr);
             for thread in threads {
                 thread.join().unwrap();

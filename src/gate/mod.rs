@@ -177,9 +177,8 @@ impl Gate {
     /// Refuses operations of the NIC from now on; those in flight go on, and the CPU's accesses are
     /// let in as before. Who waits to begin one gets [`Error::Closed`].
     pub fn close(&self) {
-        // Ordering: Acquire pairs with the Release of a waiter's mark, so that whoever marked the
-        // word is on the list that is woken. Closing hands on no data.
-        let before = Word::from_bits(self.word.fetch_or(Word::CLOSED, Ordering::Acquire));
+        // Ordering: Relaxed. Closing hands on no data; for who marked the word, see `wake_all`.
+        let before = Word::from_bits(self.word.fetch_or(Word::CLOSED, Ordering::Relaxed));
         if before.has(Word::WAITING) {
             wait::wake_all(self);
         }
@@ -235,7 +234,7 @@ impl Gate {
     fn after_release(gate: *const Gate, before: Word, kind: Kind) -> bool {
         let owed = before.after_release(kind);
         if owed.wake {
-            wait::wake_after_release(gate);
+            wait::wake_all(gate);
         }
         if owed.last {
             // Ordering: Acquire pairs with the Release of every earlier release and of `orphan`.
@@ -330,8 +329,8 @@ impl Gate {
             return false;
         };
         if before.has(Word::PENDING) {
-            // Ordering: Acquire pairs with the Release of a waiter's mark, as in `close`.
-            let before = self.word.fetch_and(!Word::PENDING, Ordering::Acquire);
+            // Ordering: Relaxed, as in `close`.
+            let before = self.word.fetch_and(!Word::PENDING, Ordering::Relaxed);
             if Word::from_bits(before).has(Word::WAIT_EXCL) {
                 wait::wake_all(self);
             }

@@ -23,21 +23,14 @@ use event_listener::{EventListener, listener};
 use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit};
 use crate::error::{Error, Result};
-use crate::sync::{Ordering, Timer, fence, spin_loop, waiters};
+use crate::sync::{Ordering, Timer, spin_loop, waiters};
 
-/// Wakes all who wait at this gate, and whoever shares their list.
+/// Wakes all who wait at this gate, and whoever shares their list. For who has seen a mark in the word,
+/// with whatever ordering: `notify` starts with a SeqCst fence, which pairs with the Release of that mark, so
+/// that the waiter is on the list by now.
 #[cold]
 pub(super) fn wake_all(gate: *const Gate) {
     waiters(gate as usize).notify(usize::MAX);
-}
-
-/// As [`wake_all`], after a release that found a mark.
-#[cold]
-pub(super) fn wake_after_release(gate: *const Gate) {
-    // Ordering: Acquire pairs with the Release of the mark that the release saw, so that the waiter
-    // is on the list by now. Releases themselves don't acquire: only this rare path needs it.
-    fence(Ordering::Acquire);
-    wake_all(gate);
 }
 
 /// What a look at the word brought to somebody who waits.
@@ -204,8 +197,8 @@ impl<'g> Place<'g> {
     /// Marks the word, and gives what the mark itself showed. The waiter is on the list already.
     fn mark(&mut self) -> Result<Entry> {
         self.asked |= !self.holder.is_shared();
-        // Ordering: Release pairs with the Acquire of whoever sees the mark and wakes: the waiter's
-        // entry in the list comes before it. What it shows is only looked at, as in `Gate::look`.
+        // Ordering: Release pairs with the fence of whoever sees the mark and wakes (`wake_all`): the
+        // waiter's entry in the list comes before it. What it shows is only looked at, as in `Gate::look`.
         let before = self
             .gate
             .word
@@ -222,12 +215,12 @@ impl Drop for Place<'_> {
         if !self.asked {
             return;
         }
-        // Ordering: Acquire pairs with the Release of other waiters' marks: they are on the list that
-        // is woken next, and ask anew.
+        // Ordering: Relaxed. Who else waits is on the list that is woken next, see `wake_all`, and asks
+        // anew.
         let before = self
             .gate
             .word
-            .fetch_and(!(Word::WAIT_EXCL | Word::PENDING), Ordering::Acquire);
+            .fetch_and(!(Word::WAIT_EXCL | Word::PENDING), Ordering::Relaxed);
         let before = Word::from_bits(before);
         if before.has(Word::WAITING) {
             wake_all(self.gate);

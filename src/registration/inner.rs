@@ -93,9 +93,10 @@ impl InnerCell {
         self.local.store(local_of(&inner), Ordering::Relaxed);
         // Ordering: Relaxed, as in `keys`.
         self.keys.store(keys_of(&inner), Ordering::Relaxed);
-        // Ordering: AcqRel pairs with the Acquire of `load`.
-        let order = std::sync::atomic::Ordering::AcqRel;
-        let old = self.state.swap(Owned::new(inner), order, &guard);
+        let inner = Owned::new(inner);
+        // Ordering: Release pairs with the Acquire of `load`, which has shown the old one above: one
+        // thread at a time publishes.
+        let old = self.state.swap(inner, Ordering::Release, &guard);
         // SAFETY: INNER-1: nobody finds it any more, and who has found it is pinned.
         unsafe { guard.defer_destroy(old) };
     }
@@ -107,9 +108,7 @@ impl InnerCell {
         let guard = epoch::pin();
         // Ordering: Acquire pairs with the publication of the state, which is the hand-over of the
         // region itself for the first one.
-        let state = self
-            .state
-            .load(std::sync::atomic::Ordering::Acquire, &guard);
+        let state = self.state.load(Ordering::Acquire, &guard);
         // SAFETY: INNER-1: never null until `drop`, which has the cell for itself; the guard keeps
         // a state that was replaced meanwhile alive.
         *unsafe { state.deref() }

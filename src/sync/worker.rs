@@ -17,13 +17,14 @@ pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     pub(crate) fn is_told(&self) -> bool {
-        // Ordering: Acquire pairs with the Release in `tell`; nothing else is handed over.
-        self.0.load(Ordering::Acquire)
+        // Ordering: Relaxed. Nothing is handed over with it; whoever is woken to look has it from what
+        // wakes.
+        self.0.load(Ordering::Relaxed)
     }
 
     fn tell(&self) {
-        // Ordering: Release pairs with the Acquire in `is_told`.
-        self.0.store(true, Ordering::Release);
+        // Ordering: Relaxed, as in `is_told`.
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

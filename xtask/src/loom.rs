@@ -69,6 +69,13 @@ pub fn cargo_test(root: &Path) -> Result<Command> {
     Ok(test)
 }
 
+/// All models of the crate at `root`, a `cargo test` for each build that there is.
+pub fn builds(root: &Path) -> Result<Vec<Command>> {
+    let mut test = cargo_test(root)?;
+    test.args(["--lib", "--test", "loom_*"]);
+    Ok(vec![test])
+}
+
 /// Where builds under loom go.
 pub fn target_dir() -> Result<PathBuf> {
     Ok(workspace::target_dir()?.join("loom"))

@@ -34,8 +34,10 @@ Usage: cargo xtask <command>
                            ARGS go to the test harness; --full raises the bounds, or
                            lifts them; --write puts the table into their README
   clauses                  writes into SAFETY.md which model shows and which breaks each clause
-  mutants [FILTER]         breaks the crate by hand, one change at a time, in the files whose path
-                           contains FILTER; a model must fail each time
+  mutants [--list] [--sample N [--seed S]] [FILTER]
+                           breaks the crate, one change at a time, in the files whose path contains
+                           FILTER: each ordering by one step, and by hand; a model must fail each
+                           time. All of them, or N at random
   asan                     what takes memory down, under AddressSanitizer (nightly)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
@@ -126,14 +128,17 @@ fn loom_command(mut args: lexopt::Parser, harness_args: Vec<OsString>) -> Result
 }
 
 fn mutants_command(mut args: lexopt::Parser) -> Result<()> {
-    let mut filter = None;
+    let mut options = mutants::Options::default();
     while let Some(arg) = args.next()? {
         match arg {
-            Value(value) if filter.is_none() => filter = Some(value.string()?),
+            Long("list") => options.list = true,
+            Long("sample") => options.sample = Some(args.value()?.parse()?),
+            Long("seed") => options.seed = Some(args.value()?.parse()?),
+            Value(value) if options.filter.is_empty() => options.filter = value.string()?,
             other => return Err(other.unexpected().into()),
         }
     }
-    mutants::run(filter.as_deref().unwrap_or(""))
+    mutants::run(&options)
 }
 
 fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Result<()> {

@@ -45,7 +45,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
             .env("RDMA_MR_SECONDS", TORTURE))
     })?;
     steps.run("loom", || loom::run(&loom::Options::default(), &[]))?;
-    steps.run("mutants", || mutants::run(""))?;
+    steps.run("mutants", || mutants::run(&mutants::Options::default()))?;
     steps.run("asan", sanitize::run)?;
     steps.run("instructions", instructions::run)?;
     steps.run("build with verbs", || {
@@ -63,6 +63,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
 fn lint_steps(steps: &mut Steps) -> Result<()> {
     steps.run("rustfmt", || run(cargo("fmt").args(["--all", "--check"])))?;
     steps.run("house", house::check)?;
+    steps.run("orderings", mutants::check)?;
     steps.run("clippy", || clippy(&[]))?;
     steps.run("clippy with verbs", || clippy(&["--features", "verbs"]))?;
     steps.run("rustdoc", || {

@@ -80,9 +80,9 @@ impl QpInner {
     }
 
     pub(super) fn is_destroyed(&self) -> bool {
-        // Ordering: Acquire: pairs with the Release of `end`. Whoever holds `working` decides
-        // by it; between packets it is a hint.
-        self.destroyed.load(Ordering::Acquire) != 0
+        // Ordering: Relaxed: whoever takes `working` after `end` did sees it, by the lock; seen
+        // earlier it is a hint.
+        self.destroyed.load(Ordering::Relaxed) != 0
     }
 
     /// Whether the NIC has something to do here; a hint for the one that then looks.
@@ -123,9 +123,9 @@ impl QpInner {
     /// Ends it: from the return on, the NIC does not work on it any more and never will (QP-4).
     /// Waits for the packet under way, if it is one of its own.
     pub(super) fn end(&self) {
-        // Ordering: Release: pairs with the Acquire of `is_destroyed`. First, so that the NIC stops
-        // after the packet under way.
-        self.destroyed.store(1, Ordering::Release);
+        // Ordering: Relaxed: the lock below hands it on. First, so that the NIC stops after the packet
+        // under way.
+        self.destroyed.store(1, Ordering::Relaxed);
         // Once the NIC has let go of it, it finds it destroyed. What was posted stays where it is.
         drop(lock(&self.working));
     }

@@ -62,9 +62,43 @@ impl Doorbell {
     }
 }
 
+/// What a thread does that listens; under loom that is a model.
+#[cfg(any(not(loom), test))]
+impl Doorbell {
+    /// Where the bell stands, to be asked before looking for work; `None` once it is to end.
+    pub(super) fn listen(&self) -> Option<Heard> {
+        // Ordering: Acquire: pairs with the Release of `ring`.
+        let word = self.word.load(Ordering::Acquire);
+        (word & STOP == 0).then_some(Heard(word & !SLEEPING))
+    }
+
+    /// Says that the thread sleeps, unless the bell was rung after `heard`.
+    pub(super) fn lie_down(&self, heard: Heard) -> bool {
+        // Ordering: Relaxed: the bit guards nothing but the sleep; a ring in between makes this
+        // fail, because it changes the same word.
+        let asleep = self.word.compare_exchange(
+            heard.0,
+            heard.0 | SLEEPING,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        asleep.is_ok()
+    }
+}
+
+impl Doorbell {
+    /// Takes back that the thread sleeps; whether it was so.
+    pub(super) fn get_up(&self) -> bool {
+        // Ordering: Relaxed: only the bit is at stake.
+        self.word.fetch_and(!SLEEPING, Ordering::Relaxed) & SLEEPING != 0
+    }
+}
+
 #[cfg(loom)]
 impl Doorbell {
-    fn wake(&self) {}
+    fn wake(&self) {
+        self.get_up();
+    }
 }
 
 #[cfg(not(loom))]
@@ -72,24 +106,16 @@ impl Doorbell {
     fn wake(&self) {
         // The thread holds the lock from setting SLEEPING until it waits, so it can't miss this.
         let _bed = lock(&self.bed);
-        // Ordering: Relaxed: only the bit is at stake, and it is cleared under the lock.
-        if self.word.fetch_and(!SLEEPING, Ordering::Relaxed) & SLEEPING != 0 {
+        if self.get_up() {
             self.alarm.notify_one();
         }
     }
 
     /// Tells the thread to end.
     pub(super) fn stop(&self) {
-        // Ordering: Release: pairs with the Acquire of `listen`.
-        self.word.fetch_or(STOP, Ordering::Release);
+        // Ordering: Relaxed: who hears it ends, and hands on by `join` what it did.
+        self.word.fetch_or(STOP, Ordering::Relaxed);
         self.ring();
-    }
-
-    /// Where the bell stands, to be asked before looking for work; `None` once it is to end.
-    pub(super) fn listen(&self) -> Option<Heard> {
-        // Ordering: Acquire: pairs with the Release of `ring` and `stop`.
-        let word = self.word.load(Ordering::Acquire);
-        (word & STOP == 0).then_some(Heard(word & !SLEEPING))
     }
 
     /// Waits until the bell is rung after `heard`, or `most` is over: spins first, then sleeps.
@@ -119,15 +145,7 @@ impl Doorbell {
 
     fn sleep(&self, heard: Heard, deadline: Option<Instant>) {
         let mut bed = lock(&self.bed);
-        // Ordering: Relaxed: the bit guards nothing but the sleep; a ring in between makes this
-        // fail, because it changes the same word.
-        let asleep = self.word.compare_exchange(
-            heard.0,
-            heard.0 | SLEEPING,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-        if asleep.is_err() {
+        if !self.lie_down(heard) {
             return;
         }
         // Ordering: Relaxed: `wake` clears the bit under the lock that is held here.
@@ -138,8 +156,8 @@ impl Doorbell {
                 break;
             }
         }
-        // Ordering: Relaxed: as above; here after a timeout.
-        self.word.fetch_and(!SLEEPING, Ordering::Relaxed);
+        // It is still so after a timeout.
+        self.get_up();
     }
 }
 

@@ -59,16 +59,16 @@ impl Mr {
     /// Holds off deregistration; `None` if it has begun.
     pub(super) fn pin(&self) -> Option<Pin<'_>> {
         let guard = lock(&self.copying);
-        // Ordering: Acquire: pairs with the Release of `end`. The lock decides: whoever gets it
-        // after `end` had it sees the flag; seeing it earlier keeps the NIC from starving `end`.
-        (self.ended.load(Ordering::Acquire) == 0).then_some(Pin(guard))
+        // Ordering: Relaxed: the lock decides: whoever gets it after `end` had it sees the flag; seeing
+        // it earlier keeps the NIC from starving `end`.
+        (self.ended.load(Ordering::Relaxed) == 0).then_some(Pin(guard))
     }
 
     /// From the return on, no [`Pin`] exists and none will. Waits for the packet under way.
     fn end(&self) {
-        // Ordering: Release: pairs with the Acquire of `pin`. Before the lock, so that the NIC
-        // takes it at most once more.
-        self.ended.store(1, Ordering::Release);
+        // Ordering: Relaxed: the lock hands it on. Before the lock, so that the NIC takes it at most
+        // once more.
+        self.ended.store(1, Ordering::Relaxed);
         drop(lock(&self.copying));
     }
 

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
+use super::doorbell::Doorbell;
 use super::memory::{KeyKind, KeyTable};
-use super::{MTU, Nic, QueuePair};
+use super::ring::WorkQueue;
+use super::state::AtomicState;
+use super::{MTU, Nic, QpState, QueuePair};
 use crate::Access;
 use crate::registration::{Registered, Registrar};
+use crate::sync::{AtomicU64, Ordering};
 use crate::work::{
     CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, RecvWr, RemoteAddr,
     SendFlags, SendOp, SendWr, Sge, SharedRecvQueue as _, WcStatus, WorkCompletion,
@@ -305,5 +309,71 @@ fn no_event_of_an_armed_queue_is_lost() {
         stepper.join().unwrap();
         let events = cq.take_events().unwrap();
         assert!(polled == 1 || events == 1, "{polled} {events}");
+    });
+}
+
+/// A post, then the bell; the bell is heard, then the queue is looked at: nobody sleeps over a post.
+#[test]
+fn no_post_is_slept_over() {
+    model(|| {
+        let shared = Arc::new((Doorbell::new(), WorkQueue::new(1, 1, 0)));
+        let poster = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.1.post((), &[]).unwrap();
+                shared.0.ring();
+            })
+        };
+        let (bell, queue) = &*shared;
+        let heard = bell.listen().unwrap();
+        let slept = !queue.has_pending() && bell.lie_down(heard);
+        poster.join().unwrap();
+        assert!(!slept || !bell.get_up(), "it sleeps, and there is work");
+    });
+}
+
+/// Who sees that a queue pair is connected sees to whom.
+#[test]
+fn who_is_connected_is_so_with_somebody() {
+    model(|| {
+        let shared = Arc::new((AtomicState::new(QpState::Init), AtomicU64::new(0)));
+        let owner = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.1.store(5, Ordering::Relaxed);
+                shared.0.transition(QpState::Init, QpState::Rtr).unwrap();
+                shared.0.transition(QpState::Rtr, QpState::Rts).unwrap();
+            })
+        };
+        let (state, peer) = &*shared;
+        if matches!(state.get(), QpState::Rtr | QpState::Rts) {
+            assert_eq!(peer.load(Ordering::Relaxed), 5);
+        }
+        owner.join().unwrap();
+    });
+}
+
+/// The last queue pair leaves a shared receive queue after the NIC has written for it; whoever destroys
+/// the queue then has the bytes.
+/// Shows: SRQ-3.
+#[test]
+fn srq_3_what_the_nic_wrote_comes_before_the_destruction() {
+    model(|| {
+        let srq = Nic::new().alloc_pd().create_srq(1, 1).unwrap();
+        let bytes = Arc::new(UnsafeCell::new(0_u8));
+        srq.inner().join();
+        let user = {
+            let (srq, bytes) = (srq.inner().clone(), bytes.clone());
+            thread::spawn(move || {
+                // SAFETY: as the NIC's thread, before it lets go of the queue pair.
+                bytes.with_mut(|bytes| unsafe { *bytes = 1 });
+                srq.leave();
+            })
+        };
+        if srq.destroy().is_ok() {
+            // SAFETY: the claim under test: the NIC is out.
+            bytes.with_mut(|bytes| unsafe { *bytes = 2 });
+        }
+        user.join().unwrap();
     });
 }

@@ -36,14 +36,14 @@ impl Credit {
     /// Called by `poll`, under the lock of the completion queue (or by `SrqInner::take`, under the
     /// engine's), so it only grows.
     pub(super) fn free(&self, freed: u64) {
-        // Ordering: Release: pairs with the Acquire of `freed`.
-        self.0.store(freed, Ordering::Release);
+        // Ordering: Relaxed: a count. What it counts was taken away under the ring's lock before, so a
+        // post that sees the count, and has the lock, comes after that.
+        self.0.store(freed, Ordering::Relaxed);
     }
 
     pub(super) fn freed(&self) -> u64 {
-        // Ordering: Acquire: pairs with the Release of `free`. It is a count; the slots are guarded
-        // by the ring's lock.
-        self.0.load(Ordering::Acquire)
+        // Ordering: Relaxed: see `free`.
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -113,8 +113,9 @@ impl<T: Copy> WorkQueue<T> {
 
     /// Whether the NIC has something to carry out; a hint for the one that then looks.
     pub(super) fn has_pending(&self) -> bool {
-        // Ordering: Acquire: pairs with the Release of `publish`.
-        self.pending.load(Ordering::Acquire) != 0
+        // Ordering: Relaxed: whether to look, under the lock. That none is overlooked is the
+        // doorbell's matter: it is rung after a post, and heard before this.
+        self.pending.load(Ordering::Relaxed) != 0
     }
 
     /// Adds a work request with its elements.
@@ -202,8 +203,8 @@ impl<T: Copy> WorkQueue<T> {
     }
 
     fn note(&self, ring: &Ring<T>) {
-        // Ordering: Release: pairs with the Acquire of `has_pending`.
-        self.pending.store(ring.tail - ring.head, Ordering::Release);
+        // Ordering: Relaxed: see `has_pending`.
+        self.pending.store(ring.tail - ring.head, Ordering::Relaxed);
     }
 
     /// Copies the one at the head to `taken`, without its elements and bytes being looked at.

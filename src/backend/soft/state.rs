@@ -16,8 +16,8 @@ impl AtomicState {
     }
 
     pub(super) fn get(&self) -> QpState {
-        // Ordering: Acquire: pairs with the Release of `transition` and `set_error`: who sees RTR
-        // sees the peer's number that was stored before.
+        // Ordering: Acquire: pairs with the Release of `transition`: who sees RTR sees the peer's
+        // number that was stored before.
         from_bits(self.0.load(Ordering::Acquire))
     }
 
@@ -33,8 +33,8 @@ impl AtomicState {
 
     /// To ERR, from wherever it is.
     pub(super) fn set_error(&self) {
-        // Ordering: Release: pairs with the Acquire of `get`.
-        self.0.store(QpState::Err as u64, Ordering::Release);
+        // Ordering: Relaxed: it hands nothing on; what is flushed is behind the queues' locks.
+        self.0.store(QpState::Err as u64, Ordering::Relaxed);
     }
 }
 

@@ -57,8 +57,7 @@ impl FreeList {
 
     #[inline]
     fn look_at(word: &AtomicU64) -> Word {
-        // Ordering: Acquire pairs with the Release of `put`: the link of the slot on top is seen. And with
-        // the Release of a mark: see `wake_one`.
+        // Ordering: Acquire pairs with the Release of `put`: the link of the slot on top is seen.
         Word::from_bits(word.load(Ordering::Acquire))
     }
 
@@ -168,22 +167,22 @@ impl FreeList {
         }
     }
 
-    /// Wakes one who waits. For who has seen the mark, with Acquire: who set it is on the list.
+    /// Wakes one who waits. For who has seen the mark, with whatever ordering: `notify` starts with a SeqCst
+    /// fence, which pairs with the Release of the mark, so that who set it is on the list.
     fn wake_one(&self) {
         self.life.read(0);
         if self.waiting.notify_additional(1) > 0 {
             return;
         }
-        // Ordering: Acquire pairs with the Release of the marks that are taken off: who set them is on the
-        // list that is woken.
-        self.word.fetch_and(!Word::WAITING, Ordering::Acquire);
+        // Ordering: Relaxed. Who set the marks that are taken off is on the list that is woken, as above.
+        self.word.fetch_and(!Word::WAITING, Ordering::Relaxed);
         self.waiting.notify(usize::MAX);
     }
 
     /// For who is on the list of waiters: marks the word. `false`: no need to wait, look again.
     pub(super) fn mark(&self) -> bool {
-        // Ordering: Release pairs with the Acquire of whoever sees the mark: the place on the list comes
-        // before. What it shows is only looked at.
+        // Ordering: Release pairs with the fence of whoever sees the mark (`wake_one`): the place on the
+        // list comes before. What it shows is only looked at.
         let before = Word::from_bits(self.word.fetch_or(Word::WAITING, Ordering::Release));
         before.top().is_none() && !before.may_grow()
     }
@@ -206,8 +205,8 @@ impl FreeList {
     /// The end of what [`begin_growth`](Self::begin_growth) began, whatever came of it. One of those who
     /// waited asks in its turn: for them it is as if they had come later.
     pub(super) fn grown(&self) {
-        // Ordering: Acquire pairs with the Release of a waiter's mark, as in `bring`.
-        let before = self.word.fetch_and(!Word::GROWING, Ordering::Acquire);
+        // Ordering: Relaxed. For who marked the word, see `wake_one`.
+        let before = self.word.fetch_and(!Word::GROWING, Ordering::Relaxed);
         if Word::from_bits(before).has(Word::WAITING) {
             self.wake_one();
         }

@@ -214,7 +214,7 @@ impl<C: CompletionQueue> Poller<C> {
     /// is told only of what ends after that look.
     pub(in crate::op) fn listen(&self) -> EventListener {
         let listener = self.shared.ended.listen();
-        // Ordering: Release pairs with the Acquire of `tell_ended`: the listener is on the list.
+        // Ordering: Release pairs with the fence of `notify` in `tell_ended`: the listener is on the list.
         self.shared.listening.store(1, Ordering::Release);
         // Ordering: SeqCst pairs with the fence of `tell_ended`.
         fence(Ordering::SeqCst);
@@ -231,8 +231,8 @@ impl<C: CompletionQueue> Poller<C> {
         // Ordering: Relaxed, see the fence.
         if listening.load(Ordering::Relaxed) != 0 {
             // Before it tells: who sets it later is on the list for the next time, or sees what ended.
-            // Ordering: Acquire pairs with the Release of `listen`.
-            listening.swap(0, Ordering::Acquire);
+            // Ordering: Relaxed. `notify` starts with a SeqCst fence.
+            listening.swap(0, Ordering::Relaxed);
             self.shared.ended.notify(usize::MAX);
         }
     }

@@ -26,18 +26,6 @@ pub(super) const ORPHAN: &[Mutant] = &[
 
 pub(super) const FREE_LIST: &[Mutant] = &[
     mutant(
-        "taking a slot Acquire -> Relaxed",
-        "Word::from_bits(word.load(Ordering::Acquire))",
-        "Word::from_bits(word.load(Ordering::Relaxed))",
-        ("pool", "a_slot_is_had_by_one"),
-    ),
-    mutant(
-        "bringing a slot Release -> Relaxed",
-        "seen.with_top(slot).bits(),\n            Ordering::Release,",
-        "seen.with_top(slot).bits(),\n            Ordering::Relaxed,",
-        ("pool", "a_slot_is_had_by_one"),
-    ),
-    mutant(
         "who brings a slot wakes nobody",
         "        list.wake_one();\n",
         "        if false { list.wake_one(); }\n",

@@ -3,38 +3,12 @@
 use super::Mutant;
 use super::list::mutant;
 
-pub(super) const GATE: &[Mutant] = &[
-    mutant(
-        "exclusive release Release -> Relaxed",
-        "compare_exchange(seen, left, Ordering::Release,",
-        "compare_exchange(seen, left, Ordering::Relaxed,",
-        ("gate", "a_reader_sees_a_nic_write_whole"),
-    ),
-    mutant(
-        "shared release Release -> Relaxed",
-        "fetch_sub(kind.unit(), Ordering::Release)",
-        "fetch_sub(kind.unit(), Ordering::Relaxed)",
-        ("gate", "a_nic_write_comes_after_the_last_reader"),
-    ),
-    mutant(
-        "shared acquire Acquire -> Relaxed",
-        "fetch_add(kind.unit(), Ordering::Acquire)",
-        "fetch_add(kind.unit(), Ordering::Relaxed)",
-        ("gate", "a_try_that_succeeds_sees_the_write_whole"),
-    ),
-    mutant(
-        "exclusive acquire Acquire -> Relaxed",
-        "Ordering::Acquire,\n                Ordering::Relaxed,",
-        "Ordering::Relaxed,\n                Ordering::Relaxed,",
-        ("gate", "exclusive_sides_and_a_reader_exclude_each_other"),
-    ),
-    mutant(
-        "a release wakes nobody",
-        "if owed.wake {",
-        "if false {",
-        ("gate", "no_wake_up_of_a_thread_is_lost"),
-    ),
-];
+pub(super) const GATE: &[Mutant] = &[mutant(
+    "a release wakes nobody",
+    "if owed.wake {",
+    "if false {",
+    ("gate", "no_wake_up_of_a_thread_is_lost"),
+)];
 
 pub(super) const GATE_WAIT: &[Mutant] = &[mutant(
     "parking without looking at what the mark showed",
@@ -42,21 +16,6 @@ pub(super) const GATE_WAIT: &[Mutant] = &[mutant(
     "Look::Blocked(entry) => place.mark().map(|_| entry)?,",
     ("gate", "no_wake_up_of_a_thread_is_lost"),
 )];
-
-pub(super) const RETIRE: &[Mutant] = &[
-    mutant(
-        "marking a retirement AcqRel -> Acquire",
-        "Ordering::AcqRel,",
-        "Ordering::Acquire,",
-        ("rotation", "no_read_uses_a_key_that_has_ended"),
-    ),
-    mutant(
-        "marking a retirement AcqRel -> Release",
-        "Ordering::AcqRel,",
-        "Ordering::Release,",
-        ("rotation", "no_write_uses_a_key_that_has_ended"),
-    ),
-];
 
 pub(super) const WORD: &[Mutant] = &[
     mutant(

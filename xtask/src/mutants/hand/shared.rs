@@ -14,13 +14,6 @@ const BY_WRITES: (&str, &str) = (
 );
 const TO_A_NIC: (&str, &str) = ("shared", "a_record_written_here_is_read_whole_by_a_nic");
 const ONE_WRITER: (&str, &str) = ("shared", "a_record_has_one_writer_at_a_time");
-const STORE: (&str, &str) = ("shared", "a_store_hands_on_what_was_written_before");
-const ADDITION: (&str, &str) = ("shared", "an_addition_hands_on_what_was_written_before");
-const SWAP: (&str, &str) = ("shared", "a_swap_hands_on_what_was_written_before");
-const REFUSED: (&str, &str) = (
-    "shared",
-    "a_swap_that_is_refused_learns_what_was_written_before",
-);
 
 pub(super) const RECORD: &[Mutant] = &[
     mutant(
@@ -76,65 +69,5 @@ pub(super) const RECORD: &[Mutant] = &[
         "let odd = before.wrapping_add(1);",
         "let odd = before.wrapping_add(2);",
         HERE,
-    ),
-];
-
-pub(super) const RAW: &[Mutant] = &[
-    mutant(
-        "the barrier AcqRel -> Acquire",
-        "fence(Ordering::AcqRel);",
-        "fence(Ordering::Acquire);",
-        HERE,
-    ),
-    mutant(
-        "the barrier AcqRel -> Release",
-        "fence(Ordering::AcqRel);",
-        "fence(Ordering::Release);",
-        HERE,
-    ),
-    mutant(
-        "adding AcqRel -> Acquire",
-        "fetch_add(add, Ordering::AcqRel)",
-        "fetch_add(add, Ordering::Acquire)",
-        ADDITION,
-    ),
-    mutant(
-        "adding AcqRel -> Release",
-        "fetch_add(add, Ordering::AcqRel)",
-        "fetch_add(add, Ordering::Release)",
-        ADDITION,
-    ),
-    mutant(
-        "swapping AcqRel -> Acquire",
-        "compare_exchange(compare, swap, Ordering::AcqRel,",
-        "compare_exchange(compare, swap, Ordering::Acquire,",
-        SWAP,
-    ),
-    mutant(
-        "swapping AcqRel -> Release",
-        "compare_exchange(compare, swap, Ordering::AcqRel,",
-        "compare_exchange(compare, swap, Ordering::Release,",
-        SWAP,
-    ),
-    mutant(
-        "a swap that is refused Acquire -> Relaxed",
-        "Ordering::AcqRel, Ordering::Acquire) {",
-        "Ordering::AcqRel, Ordering::Relaxed) {",
-        REFUSED,
-    ),
-];
-
-pub(super) const INT: &[Mutant] = &[
-    mutant(
-        "loading Acquire -> Relaxed",
-        "place.load(Ordering::Acquire)",
-        "place.load(Ordering::Relaxed)",
-        STORE,
-    ),
-    mutant(
-        "storing Release -> Relaxed",
-        "place.store(self, Ordering::Release)",
-        "place.store(self, Ordering::Relaxed)",
-        STORE,
     ),
 ];

@@ -5,18 +5,6 @@ use super::list::mutant;
 
 pub(super) const RING: &[Mutant] = &[
     mutant(
-        "writing a slot Release -> Relaxed",
-        "store(first, Ordering::Release)",
-        "store(first, Ordering::Relaxed)",
-        ("ring", "slots_go_round"),
-    ),
-    mutant(
-        "seeing that a slot is written Acquire -> Relaxed",
-        "self.first(sequence).load(Ordering::Acquire)",
-        "self.first(sequence).load(Ordering::Relaxed)",
-        ("ring", "a_completion_releases_those_before_it"),
-    ),
-    mutant(
         "slots are marked alike in every round",
         "match sequence as usize & self.firsts.len() {",
         "match sequence as usize & 0 {",
@@ -32,18 +20,6 @@ pub(super) const RING: &[Mutant] = &[
         "a receive that is over loses its mark",
         "let taken = self.round(sequence);",
         "let taken = self.round(sequence) ^ ROUND;",
-        ("ring", "receives_end_in_any_order"),
-    ),
-    mutant(
-        "giving slots back Release -> Relaxed",
-        "head.store(head, Ordering::Release)",
-        "head.store(head, Ordering::Relaxed)",
-        ("ring", "slots_go_round"),
-    ),
-    mutant(
-        "seeing slots that were given back Acquire -> Relaxed",
-        "head.load(Ordering::Acquire)",
-        "head.load(Ordering::Relaxed)",
         ("ring", "receives_end_in_any_order"),
     ),
     mutant(
@@ -104,18 +80,6 @@ pub(super) const POSTER: &[Mutant] = &[
 
 pub(super) const SLOTS: &[Mutant] = &[
     mutant(
-        "publishing a slot Release -> Relaxed",
-        "store(generation << 1 | BUSY, Ordering::Release)",
-        "store(generation << 1 | BUSY, Ordering::Relaxed)",
-        ("slots", "slots_go_round_between_three"),
-    ),
-    mutant(
-        "claiming a slot Acquire -> Relaxed",
-        "compare_exchange(busy, free, Ordering::Acquire,",
-        "compare_exchange(busy, free, Ordering::Relaxed,",
-        ("slots", "slots_go_round_between_three"),
-    ),
-    mutant(
         "claiming a slot without an RMW",
         ".compare_exchange(busy, free, Ordering::Acquire, Ordering::Relaxed)\n            .is_ok()",
         ".load(Ordering::Acquire) == busy && { state.store(free, Ordering::Relaxed); true }",
@@ -126,18 +90,6 @@ pub(super) const SLOTS: &[Mutant] = &[
         "(((busy >> 1) + 1) & GENERATIONS) << 1",
         "busy & !BUSY",
         ("slots", "a_wr_id_is_good_for_one_completion"),
-    ),
-    mutant(
-        "giving a slot back Release -> Relaxed",
-        "Ordering::Release,\n                Ordering::Relaxed,",
-        "Ordering::Relaxed,\n                Ordering::Relaxed,",
-        ("slots", "slots_go_round_between_three"),
-    ),
-    mutant(
-        "fetching what was given back Acquire -> Relaxed",
-        "freed.swap(0, Ordering::Acquire)",
-        "freed.swap(0, Ordering::Relaxed)",
-        ("slots", "slots_go_round_between_three"),
     ),
     mutant(
         "giving a slot back without an RMW",
@@ -156,18 +108,6 @@ pub(super) const SLOTS: &[Mutant] = &[
 
 pub(super) const TICKET: &[Mutant] = &[
     mutant(
-        "delivering Release -> Relaxed",
-        "store(state | DELIVERED, Ordering::Release)",
-        "store(state | DELIVERED, Ordering::Relaxed)",
-        ("future", "a_future_is_told_all_and_woken"),
-    ),
-    mutant(
-        "seeing what was delivered Acquire -> Relaxed",
-        "let state = self.state.load(Ordering::Acquire);",
-        "let state = self.state.load(Ordering::Relaxed);",
-        ("future", "a_future_is_told_all_and_woken"),
-    ),
-    mutant(
         "the waker is taken before the delivery",
         "ticket.state.store(state | DELIVERED, Ordering::Release);\n        let waker = ticket.waker.take();",
         "let waker = ticket.waker.take();\n ticket.state.store(state | DELIVERED, Ordering::Release);",
@@ -178,18 +118,6 @@ pub(super) const TICKET: &[Mutant] = &[
         "match self.ticket.outcome() {\n            Some(outcome) => Poll::Ready(outcome),\n            None => Poll::Pending,\n        }",
         "Poll::Pending",
         ("future", "the_latest_waker_counts"),
-    ),
-    mutant(
-        "finishing Release -> Relaxed",
-        ".store(state | DELIVERED | FINISHED, Ordering::Release)",
-        ".store(state | DELIVERED | FINISHED, Ordering::Relaxed)",
-        ("future", "a_dropped_future_is_not_touched"),
-    ),
-    mutant(
-        "seeing the finish Acquire -> Relaxed",
-        "while self.state.load(Ordering::Acquire)",
-        "while self.state.load(Ordering::Relaxed)",
-        ("future", "a_dropped_future_is_not_touched"),
     ),
     mutant(
         "finished before the waker is taken",
@@ -234,33 +162,9 @@ pub(super) const FUTURE: &[Mutant] = &[
 
 pub(super) const POLLER: &[Mutant] = &[
     mutant(
-        "who gives up has no fence",
-        "self.shared.broken.store(1, Ordering::Relaxed);\n        fence(Ordering::SeqCst);",
-        "self.shared.broken.store(1, Ordering::Relaxed);",
-        ("future", "a_future_learns_that_polling_failed"),
-    ),
-    mutant(
-        "who asks whether polling has failed has no fence",
-        "fence(Ordering::SeqCst);\n        // Ordering: Relaxed, see the fence.\n        self.shared.broken",
-        "// Ordering: Relaxed, see the fence.\n        self.shared.broken",
-        ("future", "a_future_learns_that_polling_failed"),
-    ),
-    mutant(
         "nobody is told of room",
         "self.tell_ended();",
         "",
-        ("future", "who_waits_for_room_is_told"),
-    ),
-    mutant(
-        "who ended something does not look who listens",
-        "fence(Ordering::SeqCst);\n        // Ordering: Relaxed, see the fence.\n        if listening",
-        "// Ordering: Relaxed, see the fence.\n        if listening",
-        ("future", "who_waits_for_room_is_told"),
-    ),
-    mutant(
-        "who listens has no fence",
-        "fence(Ordering::SeqCst);\n        listener",
-        "listener",
         ("future", "who_waits_for_room_is_told"),
     ),
     mutant(

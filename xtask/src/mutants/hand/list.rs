@@ -21,10 +21,7 @@ pub(super) const fn mutant(
 pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/gate/mod.rs", gate::GATE),
     ("src/gate/wait.rs", gate::GATE_WAIT),
-    ("src/gate/retire.rs", gate::RETIRE),
     ("src/gate/word.rs", gate::WORD),
-    ("src/raw.rs", shared::RAW),
-    ("src/mr/shared/int.rs", shared::INT),
     ("src/mr/shared/record.rs", shared::RECORD),
     ("src/gate/orphan.rs", pool::ORPHAN),
     ("src/mr/pool/list.rs", pool::FREE_LIST),
