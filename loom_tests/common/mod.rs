@@ -3,6 +3,7 @@
 
 pub mod device;
 pub mod keys;
+pub mod nic;
 pub mod queues;
 
 use std::fs::File;
@@ -141,6 +142,40 @@ impl Bytes {
         // SAFETY: as for Sync above.
         self.0.with_mut(|bytes| unsafe { *bytes += value });
     }
+
+    /// What is in memory that was freed.
+    pub const GONE: u64 = u64::MAX;
+
+    /// Where they are, for who registers them.
+    pub fn address(&self) -> *mut u8 {
+        self.0.with_mut(|bytes| bytes.cast())
+    }
+
+    /// What is read through a pointer that an accessor or a work request gave.
+    pub fn read_at(&self, at: *const u8) -> u64 {
+        self.0.with(|bytes| {
+            assert_eq!(at, bytes.cast(), "a pointer to other bytes");
+            // SAFETY: as for Sync above; it is a pointer to these.
+            let seen = unsafe { at.cast::<u64>().read() };
+            assert_ne!(seen, Self::GONE, "bytes that are no more");
+            seen
+        })
+    }
+
+    /// Writes through such a pointer.
+    pub fn write_at(&self, at: *mut u8, value: u64) {
+        self.0.with_mut(|bytes| {
+            assert_eq!(at, bytes.cast(), "a pointer to other bytes");
+            // SAFETY: as for Sync above; it is a pointer to these.
+            let before = unsafe { at.cast::<u64>().replace(value) };
+            assert_ne!(before, Self::GONE, "bytes that are no more");
+        });
+    }
+}
+
+/// For models that must fail: nothing is dropped in the panic, which would ask loom once more.
+pub fn leak<T>(value: T) -> &'static mut T {
+    Box::leak(Box::new(value))
 }
 
 /// Registers nothing, and counts how many registrations were ended.

@@ -2,12 +2,15 @@
 //! it. Neither touches the word, so neither waits for what the NIC does (R7); the provider's own
 //! structure is never read after the registration (R8).
 
+mod state;
+
 use std::fmt;
 
-use crossbeam_epoch::{self as epoch, Atomic, Owned};
+use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned};
 
 use super::Access;
 use crate::sync::{AtomicU64, Ordering};
+use state::State;
 
 /// What a region is registered as: one consistent copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +60,7 @@ pub struct InnerCell {
     keys: AtomicU64,
     /// `lkey` in the upper half, the rights' bits in the lower: what an operation of this side needs.
     local: AtomicU64,
-    state: Atomic<LocalMrInner>,
+    state: Atomic<State>,
 }
 
 /// What [`InnerCell::local`] is for that registration.
@@ -74,14 +77,17 @@ impl InnerCell {
         InnerCell {
             keys: AtomicU64::new(keys_of(&inner)),
             local: AtomicU64::new(local_of(&inner)),
-            state: Atomic::new(inner),
+            state: Atomic::new(State::new(inner)),
         }
     }
 
     /// Puts another registration of the same bytes in its place; by one thread at a time.
     pub(super) fn publish(&self, keys: (u32, u32), access: Access) {
+        self.publish_under(&epoch::pin(), keys, access);
+    }
+
+    fn publish_under(&self, guard: &Guard, keys: (u32, u32), access: Access) {
         let (lkey, rkey) = keys;
-        let guard = epoch::pin();
         let inner = LocalMrInner {
             lkey,
             rkey,
@@ -93,12 +99,12 @@ impl InnerCell {
         self.local.store(local_of(&inner), Ordering::Relaxed);
         // Ordering: Relaxed, as in `keys`.
         self.keys.store(keys_of(&inner), Ordering::Relaxed);
-        let inner = Owned::new(inner);
+        let state = Owned::new(State::new(inner));
         // Ordering: Release pairs with the Acquire of `load`, which has shown the old one above: one
         // thread at a time publishes.
-        let old = self.state.swap(inner, Ordering::Release, &guard);
+        let old = self.state.swap(state, Ordering::Release, guard);
         // SAFETY: INNER-1: nobody finds it any more, and who has found it is pinned.
-        unsafe { guard.defer_destroy(old) };
+        unsafe { guard.defer_unchecked(move || State::free(old)) };
     }
 
     /// The state, copied out under an epoch's protection: never a mixture of two registrations,
@@ -111,7 +117,15 @@ impl InnerCell {
         let state = self.state.load(Ordering::Acquire, &guard);
         // SAFETY: INNER-1: never null until `drop`, which has the cell for itself; the guard keeps
         // a state that was replaced meanwhile alive.
-        *unsafe { state.deref() }
+        unsafe { state.deref() }.copy()
+    }
+
+    /// As [`publish`](Self::publish), but what was replaced is freed at once: for models that must fail.
+    #[cfg(crossbeam_loom)]
+    #[doc(hidden)]
+    pub fn publish_unprotected(&self, keys: (u32, u32), access: Access) {
+        // SAFETY: none: it breaks INNER-1.
+        self.publish_under(unsafe { epoch::unprotected() }, keys, access);
     }
 
     /// Both keys of one registration, `(lkey, rkey)`. One load.
@@ -143,13 +157,12 @@ impl InnerCell {
 
 impl Drop for InnerCell {
     fn drop(&mut self) {
-        // SAFETY: INNER-2: the cell is dropped by its only owner, and the pointer was made by `new` or
+        // SAFETY: INNER-2: the cell is dropped by its only owner, and its pointer was made by `new` or
         // `publish`.
-        let state: Owned<LocalMrInner> = unsafe {
-            // Ordering: none needed: `into_owned` takes the value of a cell that nobody shares.
-            std::mem::replace(&mut self.state, Atomic::null()).into_owned()
-        };
-        drop(state);
+        unsafe {
+            // Ordering: Relaxed. Nobody shares the cell any more.
+            State::free(self.state.load(Ordering::Relaxed, epoch::unprotected()));
+        }
     }
 }
 

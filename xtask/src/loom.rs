@@ -13,6 +13,55 @@ use crate::workspace;
 
 pub mod report;
 
+/// Models that are built with the same flags. Other flags mean other artifacts: in one directory each build
+/// would evict the other's.
+struct Build {
+    flags: &'static str,
+    directory: &'static str,
+    /// The files of `loom_tests/` that are models in this build only; all others are in [`LOOM`].
+    own: &'static [&'static str],
+}
+
+static LOOM: Build = Build {
+    flags: "--cfg loom",
+    directory: "loom",
+    own: &[],
+};
+
+/// With crossbeam-epoch as loom sees it: models that don't ask for it would take longer by far.
+static EPOCH: Build = Build {
+    flags: "--cfg loom --cfg crossbeam_loom",
+    directory: "loom-epoch",
+    own: &["snapshot"],
+};
+
+static BUILDS: [&Build; 2] = [&LOOM, &EPOCH];
+
+/// The build in which that file of `loom_tests/` has models.
+fn build_of(file: &str) -> &'static Build {
+    let owner = BUILDS.into_iter().find(|build| build.own.contains(&file));
+    owner.unwrap_or(&LOOM)
+}
+
+impl Build {
+    /// `cargo test` in this build of the crate at `root`.
+    fn cargo_test(&self, root: &Path) -> Result<Command> {
+        let mut test = workspace::cargo("test");
+        test.current_dir(root)
+            .args(["--package", workspace::PACKAGE, "--release"])
+            .args(["--no-default-features", "--features", "soft"])
+            .arg("--target-dir")
+            .arg(workspace::target_dir()?.join(self.directory))
+            .env("RUSTFLAGS", self.rustflags(std::env::var("RUSTFLAGS").ok()));
+        Ok(test)
+    }
+
+    fn rustflags(&self, existing: Option<String>) -> String {
+        let existing = existing.unwrap_or_default();
+        format!("{existing} {}", self.flags).trim_start().to_owned()
+    }
+}
+
 /// Runs every model whose file name contains `filter`; `full` tells the models to raise their
 /// bounds. Prints what they explored; `write` puts that into their README.
 pub fn run(options: &Options, harness_args: &[OsString]) -> Result<()> {
@@ -25,19 +74,27 @@ pub fn run(options: &Options, harness_args: &[OsString]) -> Result<()> {
     let targets = workspace::test_targets("loom_")?.into_iter().collect();
     let models = select(&files, &targets, filter)?;
     let report = report::file()?;
-    let mut test = cargo_test(&workspace::root())?;
-    if filter.is_empty() {
+    for build in BUILDS {
+        let mut test = build.cargo_test(&workspace::root())?;
+        let files = models
+            .iter()
+            .filter(|file| std::ptr::eq(build_of(file), build));
+        let targets: Vec<String> = files.map(|file| target(file)).collect();
         // Models of what is private stand beside the code.
-        test.arg("--lib");
+        let has_lib = filter.is_empty() && std::ptr::eq(build, &LOOM);
+        if targets.is_empty() && !has_lib {
+            continue;
+        }
+        test.args(has_lib.then_some("--lib"))
+            .args(targets.iter().flat_map(|name| ["--test", name.as_str()]))
+            .args(["--", "--test-threads=2"])
+            .args(harness_args)
+            .env("RDMA_MR_LOOM_REPORT", &report);
+        if *full {
+            test.env("RDMA_MR_LOOM", "full");
+        }
+        process::run(&mut test)?;
     }
-    test.args(models.iter().flat_map(|model| ["--test", model.as_str()]))
-        .args(["--", "--test-threads=2"])
-        .args(harness_args);
-    test.env("RDMA_MR_LOOM_REPORT", &report);
-    if *full {
-        test.env("RDMA_MR_LOOM", "full");
-    }
-    process::run(&mut test)?;
     report::print(&report)?;
     if *write {
         report::write(&report, *full)?;
@@ -56,34 +113,32 @@ pub struct Options {
     pub filter: String,
 }
 
-/// `cargo test` under loom of the crate at `root`.
-pub fn cargo_test(root: &Path) -> Result<Command> {
-    let mut test = workspace::cargo("test");
-    test.current_dir(root)
-        .args(["--package", workspace::PACKAGE, "--release"])
-        .args(["--no-default-features", "--features", "soft"])
-        // Other flags mean other artifacts: in the common directory each would evict the other's.
-        .arg("--target-dir")
-        .arg(target_dir()?)
-        .env("RUSTFLAGS", rustflags(std::env::var("RUSTFLAGS").ok()));
-    Ok(test)
-}
-
 /// All models of the crate at `root`, a `cargo test` for each build that there is.
 pub fn builds(root: &Path) -> Result<Vec<Command>> {
-    let mut test = cargo_test(root)?;
-    test.args(["--lib", "--test", "loom_*"]);
-    Ok(vec![test])
+    let mut all = LOOM.cargo_test(root)?;
+    all.args(["--lib", "--test", "loom_*"]);
+    let mut builds = vec![all];
+    for build in BUILDS.into_iter().filter(|build| !build.own.is_empty()) {
+        let mut test = build.cargo_test(root)?;
+        test.args(
+            build
+                .own
+                .iter()
+                .flat_map(|file| ["--test".to_owned(), target(file)]),
+        );
+        builds.push(test);
+    }
+    Ok(builds)
 }
 
 /// Where builds under loom go.
 pub fn target_dir() -> Result<PathBuf> {
-    Ok(workspace::target_dir()?.join("loom"))
+    Ok(workspace::target_dir()?.join(LOOM.directory))
 }
 
-fn rustflags(existing: Option<String>) -> String {
-    let existing = existing.unwrap_or_default();
-    format!("{existing} --cfg loom").trim_start().to_owned()
+/// The name of that file's target.
+fn target(file: &str) -> String {
+    format!("loom_{file}")
 }
 
 fn model_files(directory: &Path) -> Result<BTreeSet<String>> {
@@ -100,7 +155,7 @@ fn model_files(directory: &Path) -> Result<BTreeSet<String>> {
     Ok(files)
 }
 
-/// The test targets to run. A file that is no target would never be run, and nobody would notice.
+/// The files to run. One that is no target would never be run, and nobody would notice.
 fn select(
     files: &BTreeSet<String>,
     targets: &BTreeSet<String>,
@@ -108,12 +163,12 @@ fn select(
 ) -> Result<Vec<String>> {
     let mut selected = Vec::new();
     for file in files {
-        let target = format!("loom_{file}");
+        let target = target(file);
         if !targets.contains(&target) {
             bail!("loom_tests/{file}.rs is no [[test]] `{target}` in Cargo.toml");
         }
         if file.contains(filter) {
-            selected.push(target);
+            selected.push(file.clone());
         }
     }
     if selected.is_empty() {
@@ -138,8 +193,8 @@ mod tests {
     fn models_are_selected_by_part_of_their_name() {
         let (files, targets) = (set(&["gate", "ring"]), set(&["loom_gate", "loom_ring"]));
         let all = select(&files, &targets, "").unwrap();
-        assert_eq!(all, ["loom_gate", "loom_ring"]);
-        assert_eq!(select(&files, &targets, "rin").unwrap(), ["loom_ring"]);
+        assert_eq!(all, ["gate", "ring"]);
+        assert_eq!(select(&files, &targets, "rin").unwrap(), ["ring"]);
         assert!(select(&files, &targets, "word").is_err());
     }
 
@@ -151,10 +206,19 @@ mod tests {
 
     #[test]
     fn flags_are_appended_to_the_users() {
-        assert_eq!(rustflags(None), "--cfg loom");
+        assert_eq!(LOOM.rustflags(None), "--cfg loom");
         assert_eq!(
-            rustflags(Some("-Dwarnings".into())),
+            LOOM.rustflags(Some("-Dwarnings".into())),
             "-Dwarnings --cfg loom"
         );
+    }
+
+    #[test]
+    fn every_build_has_its_models() {
+        assert_eq!(build_of("gate").directory, LOOM.directory);
+        assert_eq!(build_of("snapshot").directory, EPOCH.directory);
+        let files = model_files(&workspace::root().join("loom_tests")).unwrap();
+        let mut own = BUILDS.iter().flat_map(|build| build.own);
+        assert!(own.all(|file| files.contains(*file)));
     }
 }
