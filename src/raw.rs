@@ -164,8 +164,12 @@ mod tests {
     #[test]
     fn copies_every_alignment_and_nothing_beside() {
         const SIZE: usize = 64;
-        for (from_at, to_at) in (0..81).map(|n| (n / 9, n % 9)) {
-            for (length, whole) in (0..80).map(|n| (n / 2, [Whole::From, Whole::To][n % 2])) {
+        let step = if cfg!(miri) { 7 } else { 1 };
+        for (from_at, to_at) in (0..81).step_by(step).map(|n| (n / 9, n % 9)) {
+            for (length, whole) in (0..80)
+                .step_by(step)
+                .map(|n| (n / 2, [Whole::From, Whole::To][n % 2]))
+            {
                 let from: Vec<u8> = (0..SIZE as u8).map(|i| i.wrapping_mul(37) | 1).collect();
                 let mut to = vec![0_u8; SIZE];
                 // SAFETY: RAW-1: 8 + 39 bytes fit into 64.

@@ -29,11 +29,15 @@ impl Stop {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// Starts a thread of that name.
+    /// Starts a thread of that name; refused in a model, which knows its own threads alone.
     pub(crate) fn spawn(
         name: &str,
         run: impl FnOnce(Stop) -> T + Send + 'static,
     ) -> io::Result<Self> {
+        if cfg!(loom) {
+            let reason = "in a model: let a thread of the model's poll, or call reap()";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
         let stop = Stop::default();
         let told = stop.clone();
         let thread = thread::Builder::new().name(name.into());

@@ -49,11 +49,17 @@ impl Build {
         let mut test = workspace::cargo("test");
         test.current_dir(root)
             .args(["--package", workspace::PACKAGE, "--release"])
-            .args(["--no-default-features", "--features", "soft"])
+            .args(["--no-default-features", "--features", "soft"]);
+        self.apply(&mut test)?;
+        Ok(test)
+    }
+
+    /// Makes a cargo build one of this kind.
+    fn apply<'c>(&self, cargo: &'c mut Command) -> Result<&'c mut Command> {
+        Ok(cargo
             .arg("--target-dir")
             .arg(workspace::target_dir()?.join(self.directory))
-            .env("RUSTFLAGS", self.rustflags(std::env::var("RUSTFLAGS").ok()));
-        Ok(test)
+            .env("RUSTFLAGS", self.rustflags(std::env::var("RUSTFLAGS").ok())))
     }
 
     fn rustflags(&self, existing: Option<String>) -> String {
@@ -129,6 +135,11 @@ pub fn builds(root: &Path) -> Result<Vec<Command>> {
         builds.push(test);
     }
     Ok(builds)
+}
+
+/// Makes a cargo build for loom.
+pub fn under_loom(cargo: &mut Command) -> Result<&mut Command> {
+    LOOM.apply(cargo)
 }
 
 /// Where builds under loom go.

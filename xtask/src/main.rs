@@ -1,8 +1,11 @@
 //! `cargo xtask`: the command line of the project's own tools, and nothing but the command line.
 
+mod coverage;
+mod downstream;
 mod house;
 mod instructions;
 mod loom;
+mod miri;
 mod models;
 mod mutants;
 mod packages;
@@ -39,6 +42,8 @@ Usage: cargo xtask <command>
                            FILTER: each ordering by one step, and by hand; a model must fail each
                            time. All of them, or N at random
   asan                     what takes memory down, under AddressSanitizer (nightly)
+  miri [tree|stacked]      tests under Miri, with these borrows or with both (nightly)
+  coverage                 which lines of src/ the tests run (cargo-llvm-cov)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
@@ -87,6 +92,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "vm" => return vm_command(args, rest),
         "loom" => return loom_command(args, rest.unwrap_or_default()),
         "mutants" => return mutants_command(args),
+        "miri" => return miri_command(args),
         _ => {}
     }
     if let Some(extra) = args.next()? {
@@ -97,6 +103,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "lint" => tasks::lint(),
         "clauses" => house::clauses::write(),
         "asan" => sanitize::run(),
+        "coverage" => coverage::run(),
         "instructions" => instructions::run(),
         "ci" => tasks::ci(),
         other => bail!(Exit::usage(format!("no command `{other}`\n\n{USAGE}"))),
@@ -139,6 +146,17 @@ fn mutants_command(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     mutants::run(&options)
+}
+
+fn miri_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut only = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Value(value) if only.is_none() => only = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    miri::run(only.as_deref())
 }
 
 fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Result<()> {

@@ -50,6 +50,12 @@ pub fn run(command: &mut Command) -> Result<()> {
     check(command, status)
 }
 
+/// Whether `command` can be run and succeeds, without a word.
+pub fn succeeds(command: &mut Command) -> bool {
+    let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
+    silent.status().is_ok_and(|status| status.success())
+}
+
 /// Runs `command` and returns what it wrote to stdout; stderr goes to the terminal.
 pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = command

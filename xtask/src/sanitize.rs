@@ -1,14 +1,13 @@
 //! `cargo xtask asan`: what takes memory down, under AddressSanitizer and its search for leaks, which need
 //! the nightly toolchain.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use crate::process::{self, Exit};
-use crate::workspace;
+use crate::workspace::{self, NIGHTLY};
 
-const TOOLCHAIN: &str = "nightly";
 /// Named, so that build scripts and macros, which run on the host, go without.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -24,7 +23,7 @@ const TARGETS: &[&str] = &[
 ];
 
 /// Of the orders of teardown each so many-th: all of them take minutes.
-const THIN: &str = "7";
+pub const THIN: &str = "7";
 
 /// Tests that leak on purpose, and what. They are run by themselves, without the search for leaks.
 const LEAKS: &[(&str, &str)] = &[
@@ -72,33 +71,25 @@ pub fn run() -> Result<()> {
 }
 
 fn cargo_test(targets: &[&String]) -> Result<Command> {
-    let mut test = Command::new("rustup");
-    test.args(["run", TOOLCHAIN, "cargo", "test"])
-        .current_dir(workspace::root())
+    let mut test = workspace::nightly("cargo");
+    test.arg("test")
         .args(["--package", workspace::PACKAGE, "--target", TARGET])
         // Other flags mean other artifacts, as for loom.
         .arg("--target-dir")
         .arg(workspace::target_dir()?.join("asan"))
         .args(targets.iter().flat_map(|target| ["--test", target]))
         .env("RUSTFLAGS", "-Zsanitizer=address")
-        .env("RDMA_MR_THIN", THIN)
-        // What the cargo that runs this program says of its own toolchain.
-        .env_remove("CARGO")
-        .env_remove("RUSTC")
-        .env_remove("RUSTDOC");
+        .env("RDMA_MR_THIN", THIN);
     Ok(test)
 }
 
 fn has_toolchain() -> Result<()> {
-    let mut version = Command::new("rustup");
-    version.args(["run", TOOLCHAIN, "rustc", "--version"]);
-    version.stdout(Stdio::null()).stderr(Stdio::null());
-    if version.status().is_ok_and(|status| status.success()) {
+    if process::succeeds(workspace::nightly("rustc").arg("--version")) {
         return Ok(());
     }
     bail!(Exit::usage(format!(
-        "AddressSanitizer needs the {TOOLCHAIN} toolchain: \
-         rustup toolchain install {TOOLCHAIN} --profile minimal"
+        "AddressSanitizer needs the {NIGHTLY} toolchain: \
+         rustup toolchain install {NIGHTLY} --profile minimal"
     )))
 }
 

@@ -14,6 +14,8 @@ use crate::process;
 /// The package that is tested.
 pub const PACKAGE: &str = "rdma-mr";
 
+pub const NIGHTLY: &str = "nightly";
+
 /// The root of the repository.
 ///
 /// What `cargo run` says goes before what the compiler saw: checkouts that share a target directory
@@ -30,6 +32,17 @@ pub fn cargo(subcommand: &str) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.arg(subcommand).current_dir(root());
+    command
+}
+
+/// `PROGRAM` of the nightly toolchain, in the root of the workspace.
+pub fn nightly(program: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", NIGHTLY, program]).current_dir(root());
+    // What the cargo that runs this program says of its own toolchain.
+    for variable in ["CARGO", "RUSTC", "RUSTDOC"] {
+        command.env_remove(variable);
+    }
     command
 }
 

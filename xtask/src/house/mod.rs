@@ -97,7 +97,7 @@ pub fn check() -> Result<()> {
 }
 
 /// Tests stand at the end of a file and may import what they like.
-fn before_tests(text: &str) -> &str {
+pub fn before_tests(text: &str) -> &str {
     ["#[cfg(test)]\nmod ", "#[cfg(all(test, "]
         .iter()
         .filter_map(|start| text.find(start))
@@ -106,7 +106,7 @@ fn before_tests(text: &str) -> &str {
 }
 
 /// `src/gate/word.rs` is in `gate`, `src/work.rs` in `work`; what is in neither (`lib.rs`) in none.
-fn room_of(name: &str) -> &str {
+pub fn room_of(name: &str) -> &str {
     let inside = name.strip_prefix("src/").unwrap_or(name);
     let first = inside.split('/').next().unwrap_or(inside);
     first.strip_suffix(".rs").unwrap_or(first)
