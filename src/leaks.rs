@@ -2,9 +2,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-static REGISTRATIONS: AtomicU64 = AtomicU64::new(0);
-static BYTES: AtomicU64 = AtomicU64::new(0);
-static HOLDS: AtomicU64 = AtomicU64::new(0);
+use crate::sync::global;
+
+#[derive(Default)]
+struct Counters {
+    registrations: AtomicU64,
+    bytes: AtomicU64,
+    holds: AtomicU64,
+}
+
+global! {
+    static COUNTERS: Counters = Counters::default();
+}
 
 /// What this process has leaked so far, on purpose (rules R5, R11, R14).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,19 +38,19 @@ pub fn leaks() -> Leaks {
     // Ordering: Relaxed, here and below. Counters for people; they order nothing.
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Leaks {
-        registrations: read(&REGISTRATIONS),
-        bytes: read(&BYTES),
-        holds: read(&HOLDS),
+        registrations: read(&COUNTERS.registrations),
+        bytes: read(&COUNTERS.bytes),
+        holds: read(&COUNTERS.holds),
     }
 }
 
 pub(crate) fn registration(bytes: usize) {
     // Ordering: Relaxed, as in `leaks`.
-    REGISTRATIONS.fetch_add(1, Ordering::Relaxed);
-    BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+    COUNTERS.registrations.fetch_add(1, Ordering::Relaxed);
+    COUNTERS.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
 pub(crate) fn hold() {
     // Ordering: Relaxed, as in `leaks`.
-    HOLDS.fetch_add(1, Ordering::Relaxed);
+    COUNTERS.holds.fetch_add(1, Ordering::Relaxed);
 }

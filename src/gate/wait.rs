@@ -23,7 +23,7 @@ use event_listener::{EventListener, listener};
 use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit};
 use crate::error::{Error, Result};
-use crate::sync::{Ordering, Timer, spin_loop, waiters};
+use crate::sync::{Ordering, Timer, now, spin_loop, waiters};
 
 /// Wakes all who wait at this gate, and whoever shares their list. For who has seen a mark in the word,
 /// with whatever ordering: `notify` starts with a SeqCst fence, which pairs with the Release of that mark, so
@@ -104,7 +104,7 @@ impl Gate {
 
     fn check_deadline(&self, deadline: Option<Instant>) -> Result<()> {
         match deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(Error::Deadline {
+            Some(deadline) if now() >= deadline => Err(Error::Deadline {
                 state: self.state(),
             }),
             _ => Ok(()),

@@ -9,7 +9,7 @@ use crate::gate::Holder;
 use crate::mr::{MrAccess, MrToken, Part};
 use crate::op::{Hold, HoldFuture, begin_part, begin_part_with, require, try_begin_part};
 use crate::registration::Access;
-use crate::sync::unblock;
+use crate::sync::{now, unblock};
 
 /// Lending bytes of a region, a slice or a part to peers: in the forms of R18.
 ///
@@ -170,7 +170,7 @@ impl Offer {
         access.set(Access::LOCAL_WRITE, access.lets_peers_write());
         let part = hold.region();
         let part = part.slice(self.start..self.start + self.length)?;
-        let expires = Instant::now().checked_add(self.ttl);
+        let expires = now().checked_add(self.ttl);
         let deadline = SystemTime::now().checked_add(self.ttl);
         let (Some(expires), Some(deadline)) = (expires, deadline) else {
             return Err(Error::DeadlineOverflow);

@@ -9,7 +9,7 @@ use event_listener::listener;
 
 use super::Shared;
 use crate::gate::Locked;
-use crate::sync::{Stop, Worker, global, park, waiters};
+use crate::sync::{Stop, Worker, global, now, park, waiters};
 
 /// When a lease that the provider refused to end is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -80,7 +80,7 @@ pub struct Reaped {
 /// # Ok::<(), rdma_mr::Error>(())
 /// ```
 pub fn reap() -> Reaped {
-    let now = Instant::now();
+    let now = now();
     let due: Vec<Arc<Shared>> = LEASES.with(|leases| {
         let due = leases.range(..=(now, usize::MAX));
         due.map(|(_, lease)| Arc::clone(lease)).collect()

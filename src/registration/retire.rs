@@ -10,7 +10,7 @@ use event_listener::{EventListener, listener};
 
 use super::Registration;
 use crate::error::{Error, Result};
-use crate::sync::{park, spin_loop, waiters};
+use crate::sync::{now, park, spin_loop, waiters};
 
 impl Registration {
     /// Ends what is retired; waits for the operations that use it.
@@ -26,7 +26,7 @@ impl Registration {
                 Err(again) if again.address != busy.address => continue,
                 Err(_) => {}
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(|deadline| now() >= deadline) {
                 return Err(Error::Deadline { state: busy.state });
             }
             park(listener, deadline);

@@ -37,6 +37,13 @@ static EPOCH: Build = Build {
 
 static BUILDS: [&Build; 2] = [&LOOM, &EPOCH];
 
+/// Not a build for loom, but of the same kind.
+static SHUTTLE: Build = Build {
+    flags: "--cfg shuttle",
+    directory: "shuttle",
+    own: &[],
+};
+
 /// The build in which that file of `loom_tests/` has models.
 fn build_of(file: &str) -> &'static Build {
     let owner = BUILDS.into_iter().find(|build| build.own.contains(&file));
@@ -135,6 +142,11 @@ pub fn builds(root: &Path) -> Result<Vec<Command>> {
         builds.push(test);
     }
     Ok(builds)
+}
+
+/// `cargo test` under shuttle.
+pub fn under_shuttle() -> Result<Command> {
+    SHUTTLE.cargo_test(&workspace::root())
 }
 
 /// Makes a cargo build for loom.

@@ -11,6 +11,7 @@ mod mutants;
 mod packages;
 mod process;
 mod sanitize;
+mod shuttle;
 mod steps;
 mod tasks;
 mod vm;
@@ -36,6 +37,9 @@ Usage: cargo xtask <command>
                            the models in loom_tests/ whose file name contains FILTER;
                            ARGS go to the test harness; --full raises the bounds, or
                            lifts them; --write puts the table into their README
+  shuttle [--seed SEED] [--iterations N] [FILTER]
+                           the models in loom_tests/shuttle/ whose name contains FILTER, N executions
+                           of each by each scheduler; a failure prints the SEED that brings it back
   clauses                  writes into SAFETY.md which model shows and which breaks each clause
   mutants [--list] [--sample N [--seed S]] [FILTER]
                            breaks the crate, one change at a time, in the files whose path contains
@@ -91,6 +95,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
     match command.as_str() {
         "vm" => return vm_command(args, rest),
         "loom" => return loom_command(args, rest.unwrap_or_default()),
+        "shuttle" => return shuttle_command(args),
         "mutants" => return mutants_command(args),
         "miri" => return miri_command(args),
         _ => {}
@@ -132,6 +137,19 @@ fn loom_command(mut args: lexopt::Parser, harness_args: Vec<OsString>) -> Result
         }
     }
     loom::run(&options, &harness_args)
+}
+
+fn shuttle_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut options = shuttle::Options::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("seed") => options.seed = Some(args.value()?.parse()?),
+            Long("iterations") => options.iterations = Some(args.value()?.parse()?),
+            Value(value) if options.filter.is_none() => options.filter = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    shuttle::run(&options)
 }
 
 fn mutants_command(mut args: lexopt::Parser) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::workspace::sources;
 /// One test of the models.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Model {
-    /// Its file, or its room in `src/`.
+    /// Its file below `loom_tests/`, or its room in `src/`.
     pub file: String,
     pub name: String,
     /// The first paragraph of its comment, without what is said of clauses.
@@ -30,9 +30,10 @@ impl Model {
 /// All models: those of `loom_tests/`, and those beside what is private in `src/`.
 pub fn all(root: &Path) -> Result<Vec<Model>> {
     let mut found = Vec::new();
-    for (path, text) in sources(&root.join("loom_tests"))? {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        found.extend(models_in(&name, &text));
+    let folder = root.join("loom_tests");
+    for (path, text) in sources(&folder)? {
+        let name = path.strip_prefix(&folder)?.with_extension("");
+        found.extend(models_in(&name.to_string_lossy(), &text));
     }
     for (path, text) in sources(&root.join("src"))? {
         if path.file_name().is_some_and(|name| name == "models.rs") {

@@ -7,7 +7,7 @@ use crate::process::run;
 use crate::steps::Steps;
 use crate::workspace::{build_sideway, cargo};
 use crate::{
-    VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, sanitize, vm, vm_test,
+    VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, sanitize, shuttle, vm, vm_test,
 };
 
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
@@ -47,6 +47,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
             .env("RDMA_MR_SECONDS", TORTURE))
     })?;
     steps.run("loom", || loom::run(&loom::Options::default(), &[]))?;
+    steps.run("shuttle", || shuttle::run(&shuttle::Options::default()))?;
     steps.run("downstream", downstream::test)?;
     steps.run("mutants", || mutants::run(&mutants::Options::default()))?;
     steps.run("asan", sanitize::run)?;

@@ -12,7 +12,7 @@ use std::{
 #[cfg(not(loom))]
 use {
     super::sleep,
-    crate::sync::{Condvar, MutexGuard},
+    crate::sync::{Condvar, Mutex, MutexGuard},
     std::time::Instant,
 };
 
@@ -124,9 +124,10 @@ impl Channel {
     #[cfg(not(loom))]
     pub(super) fn wait<'a, T>(
         &self,
+        lock: &'a Mutex<T>,
         queue: MutexGuard<'a, T>,
         deadline: Option<Instant>,
     ) -> (MutexGuard<'a, T>, bool) {
-        sleep(&self.made, queue, deadline)
+        sleep(&self.made, lock, queue, deadline)
     }
 }

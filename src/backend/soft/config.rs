@@ -83,7 +83,7 @@ impl NicBuilder {
     }
 
     /// No thread: the NIC acts only inside [`Nic::step`] and [`Nic::run_until_idle`]. Always so
-    /// under `--cfg loom`.
+    /// under `--cfg loom`; under `--cfg shuttle` the thread is one of the model's.
     pub fn stepped(mut self) -> Self {
         self.config.stepped = true;
         self

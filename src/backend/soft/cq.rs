@@ -239,10 +239,9 @@ impl work::CompletionEvents for CompletionQueue {
     /// that sleep, one gets the event.
     #[cfg(not(loom))]
     fn wait_event(&self, timeout: Option<Duration>) -> Result<bool> {
-        use std::time::Instant;
         let inner = &self.shared.inner;
         // A timeout that the clock can't express is none.
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = timeout.and_then(|timeout| crate::sync::now().checked_add(timeout));
         let mut queue = lock(&inner.queue);
         let mut slept = true;
         loop {
@@ -252,7 +251,7 @@ impl work::CompletionEvents for CompletionQueue {
             if !slept {
                 return Ok(false);
             }
-            (queue, slept) = inner.channel.wait(queue, deadline);
+            (queue, slept) = inner.channel.wait(&inner.queue, queue, deadline);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::sync::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use {
     super::{lock, sleep},
-    crate::sync::{Condvar, Mutex, spin_loop, thread},
+    crate::sync::{Condvar, Mutex, now, spin_loop, thread},
     std::time::Instant,
 };
 
@@ -19,9 +19,9 @@ const STOP: u64 = 1 << 1;
 const RING: u64 = 1 << 2;
 
 /// Turns of the loop before the thread sleeps, about 10 µs: the next message of a ping-pong comes
-/// within that, and waking a thread costs more.
+/// within that, and waking a thread costs more. In a model each is a turn of the others.
 #[cfg(not(loom))]
-const SPINS: u32 = 400;
+const SPINS: u32 = if cfg!(shuttle) { 4 } else { 400 };
 /// Waits shorter than that are not slept through: the system wakes too late.
 #[cfg(not(loom))]
 const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
@@ -120,7 +120,7 @@ impl Doorbell {
 
     /// Waits until the bell is rung after `heard`, or `most` is over: spins first, then sleeps.
     pub(super) fn wait(&self, heard: Heard, most: Option<Duration>) {
-        let deadline = most.map(|most| Instant::now() + most);
+        let deadline = most.map(|most| now() + most);
         let short = most.is_some_and(|most| most < SHORTEST_SLEEP);
         let mut spins = 0;
         loop {
@@ -128,7 +128,7 @@ impl Doorbell {
             if self.word.load(Ordering::Relaxed) != heard.0 {
                 return;
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(|deadline| now() >= deadline) {
                 return;
             }
             if short {
@@ -151,7 +151,7 @@ impl Doorbell {
         // Ordering: Relaxed: `wake` clears the bit under the lock that is held here.
         while self.word.load(Ordering::Relaxed) & SLEEPING != 0 {
             let slept;
-            (bed, slept) = sleep(&self.alarm, bed, deadline);
+            (bed, slept) = sleep(&self.alarm, &self.bed, bed, deadline);
             if !slept {
                 break;
             }

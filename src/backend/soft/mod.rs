@@ -137,20 +137,12 @@ fn lock<T>(mutex: &crate::sync::Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
 #[cfg(not(loom))]
 fn sleep<'a, T>(
     signal: &crate::sync::Condvar,
+    lock: &'a crate::sync::Mutex<T>,
     guard: crate::sync::MutexGuard<'a, T>,
     deadline: Option<std::time::Instant>,
 ) -> (crate::sync::MutexGuard<'a, T>, bool) {
-    use std::sync::PoisonError;
-    let Some(deadline) = deadline else {
-        let guard = signal.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        return (guard, true);
-    };
-    let left = deadline.saturating_duration_since(std::time::Instant::now());
-    if left.is_zero() {
+    if deadline.is_some_and(|deadline| crate::sync::now() >= deadline) {
         return (guard, false);
     }
-    let (guard, _) = signal
-        .wait_timeout(guard, left)
-        .unwrap_or_else(PoisonError::into_inner);
-    (guard, true)
+    (crate::sync::sleep(signal, lock, guard, deadline), true)
 }

@@ -16,10 +16,9 @@
 //!    and is given up instead passes that on (event-listener does it).
 
 use crossbeam_utils::{Backoff, CachePadded};
-use event_listener::Event;
 
 use super::word::{Link, Word};
-use crate::sync::{AtomicU64, Ordering, Watches};
+use crate::sync::{AtomicU64, Event, Ordering, Watches};
 
 pub(super) struct FreeList {
     word: CachePadded<AtomicU64>,

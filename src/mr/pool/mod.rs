@@ -17,7 +17,7 @@ use event_listener::listener;
 use super::options::MrOptions;
 use crate::error::{Error, Result};
 use crate::registration::Registrar;
-use crate::sync::{self, Timer, park, spin_loop, unblock};
+use crate::sync::{self, Timer, now, park, spin_loop, unblock};
 use grow::Growing;
 pub(crate) use grow::Place;
 pub(super) use grow::reuse;
@@ -278,7 +278,7 @@ impl MrPool {
 
     fn check_deadline(&self, deadline: Option<Instant>) -> Result<()> {
         match deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(Error::PoolEmpty {
+            Some(deadline) if now() >= deadline => Err(Error::PoolEmpty {
                 slots: self.slots(),
             }),
             _ => Ok(()),

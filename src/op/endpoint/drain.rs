@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use event_listener::{EventListener, Listener};
+use event_listener::EventListener;
 
 use super::Endpoint;
 use crate::error::Error;
 use crate::op::queue::done::Done;
+use crate::sync::{now, park};
 use crate::work::QueuePair;
 
 /// How long to sleep between two polls while nobody tells of completions.
@@ -110,12 +111,12 @@ impl<Q: QueuePair> Drain<Q> {
     /// Waits until nothing is outstanding, at most until `deadline`, then [finishes](Self::finish).
     /// Blocks; polls itself, and notices what others poll.
     pub fn until(mut self, deadline: Instant) -> Drained {
-        while !self.advance(|_| ()) && Instant::now() < deadline {
+        while !self.advance(|_| ()) && now() < deadline {
             let [sends, _recvs] = self.listen();
             if self.advance(|_| ()) {
                 break;
             }
-            sends.wait_deadline(deadline.min(Instant::now() + NAP));
+            park(sends, Some(deadline.min(now() + NAP)));
         }
         self.finish()
     }

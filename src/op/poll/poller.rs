@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use arrayvec::ArrayVec;
-use event_listener::{Event, EventListener};
+use event_listener::EventListener;
 
 use super::table::{Found, Table};
 use super::turn::{BATCH, Left, Turn, Turns};
@@ -14,7 +14,7 @@ use crate::op::Completer;
 use crate::op::number::Numbers;
 use crate::op::queue::done::{Done, Over};
 use crate::op::queue::slots::SlotCompleter;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Event, Ordering, fence};
 use crate::work::{CompletionQueue, WorkCompletion};
 
 /// Polls a completion queue, releases the holds of what is over, wakes the futures that wait for it. A

@@ -1,10 +1,11 @@
 //! Sleeping while there is nothing to poll.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::poller::Poller;
 use crate::error::Result;
 use crate::op::queue::done::Done;
+use crate::sync::now;
 use crate::work::CompletionEvents;
 
 impl<C: CompletionEvents> Poller<C> {
@@ -17,7 +18,7 @@ impl<C: CompletionEvents> Poller<C> {
     /// # Errors
     /// As [`poll`](Self::poll), and what [`CompletionEvents`] says.
     pub fn wait(&self, timeout: Option<Duration>, mut done: impl FnMut(Done)) -> Result<usize> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = timeout.and_then(|timeout| now().checked_add(timeout));
         loop {
             let taken = self.poll_with(&mut done)?;
             if taken > 0 {
@@ -27,7 +28,7 @@ impl<C: CompletionEvents> Poller<C> {
             if taken > 0 {
                 return Ok(taken);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(now()));
             let event = self.cq().wait_event(left)?;
             if !event && left.is_some_and(|left| left.is_zero()) {
                 return self.poll_with(done);

@@ -17,7 +17,7 @@ pub mod clauses;
 /// error tells of.
 const ROOMS: &[(&str, &[&str])] = &[
     ("sync", &[]),
-    ("leaks", &[]),
+    ("leaks", &["sync"]),
     ("raw", &["sync"]),
     ("error", &["gate", "registration", "work"]),
     ("gate", &["error", "sync"]),

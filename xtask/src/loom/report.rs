@@ -119,7 +119,11 @@ fn cells(table: &str) -> BTreeMap<String, [String; 2]> {
 fn table(models: &[Model], known: &BTreeMap<String, [String; 2]>) -> String {
     let mut table = String::new();
     let mut file = "";
-    for model in models {
+    // Those of shuttle have a README of their own.
+    for model in models
+        .iter()
+        .filter(|model| !model.file.starts_with("shuttle/"))
+    {
         if model.file != file {
             file = &model.file;
             table += &format!("\n`{file}`:\n\n");
