@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::keys::parking;
 use common::nic::{Does, Nic};
-use common::{Bytes, Registrar, explore, insist};
+use common::{Bytes, Registrar, exhaust, insist};
 use loom::sync::Mutex;
 use loom::thread;
 use rdma_mr::{
@@ -47,7 +47,7 @@ fn alone(mr: Arc<LocalMr>) -> LocalMr {
 /// Shows: SLICE-1, SLICE-2, PTR-1, PTR-2, SLICEMUT-1, SLICEMUT-2, PTRMUT-1, PTRMUT-2.
 #[test]
 fn who_reads_stands_beside_others_who_read() {
-    explore("who_reads_stands_beside_others_who_read", 3, 30, || {
+    exhaust("who_reads_stands_beside_others_who_read", 3, 30, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         write(&nic, &mut mr, 5);
@@ -76,7 +76,7 @@ fn who_reads_stands_beside_others_who_read() {
 /// Shows: SLICE-1, PTR-1, SLICEMUT-1, PTRMUT-1.
 #[test]
 fn who_polled_the_completion_has_the_bytes() {
-    explore("who_polled_the_completion_has_the_bytes", 3, 10, || {
+    exhaust("who_polled_the_completion_has_the_bytes", 3, 10, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         nic.receive(&mr, 7).complete();
@@ -96,7 +96,7 @@ fn who_polled_the_completion_has_the_bytes() {
 /// Shows: SLICE-1, PTR-1.
 #[test]
 fn the_gate_hands_a_nic_write_on_to_who_reads() {
-    explore("the_gate_hands_a_nic_write_on_to_who_reads", 3, 50, || {
+    exhaust("the_gate_hands_a_nic_write_on_to_who_reads", 3, 50, || {
         let nic = Nic::new();
         let mr = nic.region();
         let received = nic.receive(&mr, 7);
@@ -109,7 +109,7 @@ fn the_gate_hands_a_nic_write_on_to_who_reads() {
 
 /// The same for who writes, after an operation that does that.
 fn handed_on_to_who_writes(name: &str, does: Does) {
-    explore(name, 3, 50, move || {
+    exhaust(name, 3, 50, move || {
         let nic = Nic::new();
         let mut mr = nic.region();
         let posted = nic.post(&mr, does);
@@ -141,7 +141,7 @@ fn the_gate_hands_the_end_of_a_nic_read_on_to_who_writes() {
 #[test]
 fn who_has_seen_the_last_write_reads_without_a_hold() {
     let name = "who_has_seen_the_last_write_reads_without_a_hold";
-    explore(name, 3, 50, || {
+    exhaust(name, 3, 50, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         let pointer = mr.as_mut_ptr_unchecked() as usize;
@@ -170,7 +170,7 @@ fn who_has_seen_the_last_write_reads_without_a_hold() {
 /// Shows: SLICE-1, SLICE-2, PTR-1, PTR-2.
 #[test]
 fn a_region_is_handed_on_after_a_guard() {
-    explore("a_region_is_handed_on_after_a_guard", 2, 50, || {
+    exhaust("a_region_is_handed_on_after_a_guard", 2, 50, || {
         let nic = Nic::new();
         let mr = nic.region();
         let sent = nic.post(&mr, Does::Read);
@@ -195,7 +195,7 @@ fn a_region_is_handed_on_after_a_guard() {
 /// Shows: SLICE-1, SLICE-3, PTR-1, PTR-3.
 #[test]
 fn keys_change_beside_who_reads() {
-    explore("keys_change_beside_who_reads", 2, 50, || {
+    exhaust("keys_change_beside_who_reads", 2, 50, || {
         let nic = Nic::new();
         let mr = Arc::new(nic.region());
         let sent = nic.post(&mr, Does::Read);
@@ -219,7 +219,7 @@ fn keys_change_beside_who_reads() {
 /// Shows: PTRMUT-1, PTRMUT-3.
 #[test]
 fn keys_change_beside_who_writes() {
-    explore("keys_change_beside_who_writes", 2, 50, || {
+    exhaust("keys_change_beside_who_writes", 2, 50, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         let pointer = mr.as_mut_ptr_unchecked();
@@ -244,7 +244,7 @@ fn keys_change_beside_who_writes() {
 /// Shows: SLICE-1, PTR-1, SLICEMUT-1, PTRMUT-1.
 #[test]
 fn who_revoked_a_lease_has_the_bytes() {
-    explore("who_revoked_a_lease_has_the_bytes", 3, 5, || {
+    exhaust("who_revoked_a_lease_has_the_bytes", 3, 5, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         let lease = mr.lease(.., Access::REMOTE_WRITE, Duration::ZERO).unwrap();
@@ -269,7 +269,7 @@ fn who_revoked_a_lease_has_the_bytes() {
 /// Shows: SLICE-1, PTR-1, SLICEMUT-1, PTRMUT-1.
 #[test]
 fn a_peer_that_reads_stands_beside_who_reads() {
-    explore("a_peer_that_reads_stands_beside_who_reads", 3, 5, || {
+    exhaust("a_peer_that_reads_stands_beside_who_reads", 3, 5, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         let lease = mr.lease(.., Access::REMOTE_READ, Duration::ZERO).unwrap();
@@ -291,7 +291,7 @@ fn a_peer_that_reads_stands_beside_who_reads() {
 /// Shows: SLICE-3, SLICEMUT-3, PTR-3, PTRMUT-3.
 #[test]
 fn a_region_is_closed_after_its_last_use() {
-    explore("a_region_is_closed_after_its_last_use", 2, 50, || {
+    exhaust("a_region_is_closed_after_its_last_use", 2, 50, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         write(&nic, &mut mr, 5);
@@ -323,7 +323,7 @@ fn a_region_is_closed_after_its_last_use() {
 /// Shows: SLICE-3, SLICEMUT-3, PTR-3, PTRMUT-3.
 #[test]
 fn a_region_is_dropped_after_its_last_use() {
-    explore("a_region_is_dropped_after_its_last_use", 3, 10, || {
+    exhaust("a_region_is_dropped_after_its_last_use", 3, 10, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         write(&nic, &mut mr, 5);
@@ -346,7 +346,7 @@ fn a_pool_hands_its_slots_on() {
         slots_per_registration: 1,
         max_registrations: 1,
     };
-    explore("a_pool_hands_its_slots_on", 3, 50, || {
+    exhaust("a_pool_hands_its_slots_on", 3, 50, || {
         let pool = parking().pool(&Registrar::new(), SIZE).unwrap();
         let addr = pool.take().unwrap().addr();
         let pool = Arc::new((pool, Bytes::new()));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::nic::{Does, Nic};
-use common::{explore, leak};
+use common::{exhaust, explore, leak};
 use loom::thread;
 use rdma_mr::op::Begin;
 use rdma_mr::work::RemoteAddr;
@@ -44,7 +44,7 @@ fn no_local_key_is_used_after_its_end() {
 
 /// The keys change once the peer that has the remote one is done, beside an operation of this side.
 fn a_peer_is_done_first(name: &str, of: fn(&LocalMr) -> RemoteAddr) {
-    explore(name, 2, 50, move || {
+    exhaust(name, 2, 50, move || {
         let nic = Nic::new();
         let mr = Arc::new(nic.region());
         let from = of(&mr);
