@@ -2,82 +2,25 @@
 #![allow(dead_code, reason = "each model uses some of it")]
 
 pub mod device;
+mod explore;
 pub mod keys;
 pub mod nic;
 pub mod queues;
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "as above")]
+pub use explore::{exhaust, explore};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicU64;
 use rdma_mr::registration::{Deregister, Registered, Registrar as IsRegistrar};
 use rdma_mr::{Access, LocalMr};
-
-/// Explores `model` up to a bound of preemptions, and fails if that explored fewer executions than
-/// `least`: a model that explores nothing shows nothing.
-///
-/// `LOOM_MAX_PREEMPTIONS` overrides the bound. `RDMA_MR_LOOM=full`, which `cargo xtask loom --full` sets,
-/// raises it by one; `RDMA_MR_LOOM=unbounded` lifts it, for whoever wants to know how far that gets.
-pub fn explore(name: &str, bound: usize, least: usize, model: impl Fn() + Send + Sync + 'static) {
-    let bound = match mode().as_deref() {
-        Some("unbounded") => None,
-        Some("full") => Some(bound + 1),
-        _ => Some(bound),
-    };
-    run(name, bound, least, model);
-}
-
-/// As [`explore`], of a model that is small enough to be exhausted: `--full` lifts the bound.
-pub fn exhaust(name: &str, bound: usize, least: usize, model: impl Fn() + Send + Sync + 'static) {
-    let bound = match mode() {
-        Some(_) => None,
-        None => Some(bound),
-    };
-    run(name, bound, least, model);
-}
-
-fn mode() -> Option<String> {
-    std::env::var("RDMA_MR_LOOM").ok()
-}
-
-fn run(name: &str, bound: Option<usize>, least: usize, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(bound);
-    let bound = builder.preemption_bound;
-    let executions = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&executions);
-    let start = Instant::now();
-    builder.check(move || {
-        counter.fetch_add(1, Relaxed);
-        model();
-    });
-    let executions = executions.load(Relaxed);
-    report(name, bound, executions, start.elapsed());
-    assert!(
-        executions >= least,
-        "{executions} executions, expected at least {least}"
-    );
-}
-
-/// A line for people, and one for `cargo xtask loom`, which makes a table of them.
-fn report(name: &str, bound: Option<usize>, executions: usize, took: Duration) {
-    let bound = bound.map_or("none".to_owned(), |bound| bound.to_string());
-    println!("{name}: {executions} executions, bound {bound}");
-    if let Some(path) = std::env::var_os("RDMA_MR_LOOM_REPORT") {
-        let line = format!("{name}\t{bound}\t{executions}\t{}\n", took.as_millis());
-        let file = File::options().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(line.as_bytes()))
-            .expect("the report");
-    }
-}
 
 /// Dropped, unless the model has failed: a drop would ask loom once more then, and abort.
 pub struct Kept<T>(ManuallyDrop<T>);

@@ -19,18 +19,20 @@ use crate::work::{
     SendFlags, SendOp, SendWr, Sge, SharedRecvQueue as _, WcStatus, WorkCompletion,
 };
 
-fn model(test: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(2);
-    builder.max_branches = 10_000;
-    builder.check(test);
+// As for the models in `loom_tests/`.
+#[path = "../../../loom_tests/common/explore.rs"]
+#[allow(dead_code, reason = "models there use more of it")]
+mod explore;
+
+fn model(name: &str, least: usize, test: impl Fn() + Sync + Send + 'static) {
+    explore::exhaust(name, 2, least, test);
 }
 
 /// The bytes are a cell that loom watches.
 /// Shows: DEREG-1.
 #[test]
 fn dereg_1_a_pin_and_the_end_of_the_registration() {
-    model(|| {
+    model("dereg_1_a_pin_and_the_end_of_the_registration", 5, || {
         let keys = Arc::new(KeyTable::new());
         let bytes = Arc::new(UnsafeCell::new(0_u8));
         let start = NonNull::<u8>::dangling();
@@ -134,7 +136,7 @@ fn post(qp: &QueuePair, op: SendOp, sge: &[Sge]) {
 /// Shows: DEREG-1.
 #[test]
 fn dereg_1_in_the_middle_of_a_message() {
-    model(|| {
+    model("dereg_1_in_the_middle_of_a_message", 5, || {
         let nic = Nic::new();
         let pd = nic.alloc_pd();
         let cq = nic.create_cq(4).unwrap();
@@ -160,7 +162,7 @@ fn dereg_1_in_the_middle_of_a_message() {
 #[test]
 fn qp_4_destroyed_as_requester_or_responder() {
     for responder in [false, true] {
-        model(move || {
+        model("qp_4_destroyed_as_requester_or_responder", 5, move || {
             let nic = Nic::new();
             let pd = nic.alloc_pd();
             let cq = nic.create_cq(4).unwrap();
@@ -193,7 +195,7 @@ fn qp_4_destroyed_as_requester_or_responder() {
 /// Shows: SRQ-3.
 #[test]
 fn srq_3_destroyed_while_its_last_queue_pair_goes() {
-    model(|| {
+    model("srq_3_destroyed_while_its_last_queue_pair_goes", 5, || {
         let nic = Nic::new();
         let pd = nic.alloc_pd();
         let cq = nic.create_cq(4).unwrap();
@@ -231,7 +233,7 @@ fn srq_3_destroyed_while_its_last_queue_pair_goes() {
 /// Shows: CQ-1, CQ-2.
 #[test]
 fn cq_2_what_a_completion_says_has_arrived() {
-    model(|| {
+    model("cq_2_what_a_completion_says_has_arrived", 5, || {
         let nic = Nic::new();
         let pd = nic.alloc_pd();
         let cq = nic.create_cq(4).unwrap();
@@ -262,7 +264,7 @@ fn cq_2_what_a_completion_says_has_arrived() {
 /// Shows: QP-4.
 #[test]
 fn qp_4_no_completion_after_the_destruction() {
-    model(|| {
+    model("qp_4_no_completion_after_the_destruction", 5, || {
         let nic = Nic::new();
         let cq = nic.create_cq(4).unwrap();
         let qp = nic
@@ -289,7 +291,7 @@ fn qp_4_no_completion_after_the_destruction() {
 /// Arm, poll again, sleep: what completes meanwhile is polled or makes the event.
 #[test]
 fn no_event_of_an_armed_queue_is_lost() {
-    model(|| {
+    model("no_event_of_an_armed_queue_is_lost", 5, || {
         let nic = Nic::new();
         let pd = nic.alloc_pd();
         let cq = nic.create_cq(4).unwrap();
@@ -315,7 +317,7 @@ fn no_event_of_an_armed_queue_is_lost() {
 /// A post, then the bell; the bell is heard, then the queue is looked at: nobody sleeps over a post.
 #[test]
 fn no_post_is_slept_over() {
-    model(|| {
+    model("no_post_is_slept_over", 5, || {
         let shared = Arc::new((Doorbell::new(), WorkQueue::new(1, 1, 0)));
         let poster = {
             let shared = shared.clone();
@@ -335,7 +337,7 @@ fn no_post_is_slept_over() {
 /// Who sees that a queue pair is connected sees to whom.
 #[test]
 fn who_is_connected_is_so_with_somebody() {
-    model(|| {
+    model("who_is_connected_is_so_with_somebody", 5, || {
         let shared = Arc::new((AtomicState::new(QpState::Init), AtomicU64::new(0)));
         let owner = {
             let shared = shared.clone();
@@ -358,22 +360,26 @@ fn who_is_connected_is_so_with_somebody() {
 /// Shows: SRQ-3.
 #[test]
 fn srq_3_what_the_nic_wrote_comes_before_the_destruction() {
-    model(|| {
-        let srq = Nic::new().alloc_pd().create_srq(1, 1).unwrap();
-        let bytes = Arc::new(UnsafeCell::new(0_u8));
-        srq.inner().join();
-        let user = {
-            let (srq, bytes) = (srq.inner().clone(), bytes.clone());
-            thread::spawn(move || {
-                // SAFETY: as the NIC's thread, before it lets go of the queue pair.
-                bytes.with_mut(|bytes| unsafe { *bytes = 1 });
-                srq.leave();
-            })
-        };
-        if srq.destroy().is_ok() {
-            // SAFETY: the claim under test: the NIC is out.
-            bytes.with_mut(|bytes| unsafe { *bytes = 2 });
-        }
-        user.join().unwrap();
-    });
+    model(
+        "srq_3_what_the_nic_wrote_comes_before_the_destruction",
+        5,
+        || {
+            let srq = Nic::new().alloc_pd().create_srq(1, 1).unwrap();
+            let bytes = Arc::new(UnsafeCell::new(0_u8));
+            srq.inner().join();
+            let user = {
+                let (srq, bytes) = (srq.inner().clone(), bytes.clone());
+                thread::spawn(move || {
+                    // SAFETY: as the NIC's thread, before it lets go of the queue pair.
+                    bytes.with_mut(|bytes| unsafe { *bytes = 1 });
+                    srq.leave();
+                })
+            };
+            if srq.destroy().is_ok() {
+                // SAFETY: the claim under test: the NIC is out.
+                bytes.with_mut(|bytes| unsafe { *bytes = 2 });
+            }
+            user.join().unwrap();
+        },
+    );
 }
