@@ -42,10 +42,7 @@ fn a_drain_accounts_for_each_operation_once() {
         let regions: [_; 2] = nic.regions();
         let (endpoint, poller) = receiving(&nic, &regions);
         let mut drain = endpoint.drain();
-        let device = {
-            let nic = Arc::clone(&nic);
-            thread::spawn(move || nic.carry_out(2))
-        };
+        let device = nic.device(2);
         let polling = thread::spawn(move || poller.poll().unwrap());
         drain.advance(|_| ());
         let drained = drain.finish();

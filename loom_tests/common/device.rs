@@ -4,14 +4,17 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
 
 use loom::sync::Mutex;
-use rdma_mr::gate::Patience;
+use loom::thread::{self, JoinHandle};
 use rdma_mr::registration::{Registered, Registrar};
-use rdma_mr::work::{QpCaps, QueuePair, RecvWr, SendFlags, SendWr, Sge, SharedRecvQueue};
-use rdma_mr::{Access, Error, LocalMr, MrOptions, Result};
+use rdma_mr::work::{
+    CompletionQueue, QpCaps, QueuePair, RecvWr, SendFlags, SendWr, Sge, SharedRecvQueue,
+    WorkCompletion,
+};
+use rdma_mr::{Access, Error, LocalMr, LocalMrReadAccess, Result};
 
+use super::keys::parking;
 use super::queues::{Cq, success};
 use super::{Bytes, Kept, insist};
 
@@ -78,20 +81,44 @@ impl Nic {
 
     /// Regions over its bytes, whose waiters park at once.
     pub fn regions<const N: usize>(self: &Arc<Self>) -> [Region; N] {
-        let patience = Patience {
-            spin: Duration::ZERO,
-            ..Patience::default()
-        };
         std::array::from_fn(|key| {
-            let options = MrOptions::new().patience(patience);
             let pd = Arc::new(Pd(key as u32));
-            Arc::new(Kept::new(options.register(&pd, vec![0; 8]).unwrap()))
+            Arc::new(Kept::new(parking().register(&pd, vec![0; 8]).unwrap()))
         })
     }
 
     /// The bytes of region `at`, for who has it.
     pub fn bytes(&self, at: usize) -> &Bytes {
         &self.bytes[at]
+    }
+
+    /// Looks at the bytes of region `at` under a guard, if it is free.
+    pub fn look(&self, at: usize, mr: &LocalMr) {
+        if let Some(guard) = mr.try_as_slice() {
+            let guard = Kept::new(guard);
+            self.bytes[at].read();
+            drop(guard);
+        }
+    }
+
+    /// Somebody else who looks.
+    pub fn onlooker(self: &Arc<Self>, at: usize, mr: &Region) -> JoinHandle<()> {
+        let (nic, mr) = (Arc::clone(self), Arc::clone(mr));
+        thread::spawn(move || nic.look(at, &mr))
+    }
+
+    /// The next completion.
+    pub fn poll(&self) -> WorkCompletion {
+        insist(|| {
+            let mut out = [WorkCompletion::EMPTY];
+            (self.cq.poll(&mut out).unwrap() == 1).then_some(out[0])
+        })
+    }
+
+    /// A thread that [carries out](Self::carry_out) that many.
+    pub fn device(self: &Arc<Self>, count: usize) -> JoinHandle<()> {
+        let nic = Arc::clone(self);
+        thread::spawn(move || nic.carry_out(count))
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -109,7 +136,7 @@ impl Nic {
         Ok(())
     }
 
-    /// The thread: carries out that many, or until the queue is destroyed.
+    /// Carries out that many, or until the queue is destroyed.
     pub fn carry_out(&self, count: usize) {
         for _ in 0..count {
             let posts = insist(|| {

@@ -13,20 +13,49 @@ use loom::thread::{self, JoinHandle};
 use rdma_mr::op::{Begin, Hold, recv_slots, send_ring};
 use rdma_mr::registration::{Deregister, Registered, Registrar, StableMemory};
 use rdma_mr::work::{RemoteAddr, SendFlags, WcStatus};
-use rdma_mr::{Access, LocalMr, MrAccess};
+use rdma_mr::{Access, LocalMr, LocalMrReadAccess, MrAccess, MrOptions};
 
 use super::keys::parking;
-use super::{Bytes, Wire};
+use super::{Bytes, Kept, Wire};
 
 /// What tells a remote key from the local one of the same registration.
 const REMOTE: u32 = 0x100;
 
 pub struct Nic {
-    /// The registrations that there have been, by number: whether each is in force.
-    in_force: [Mutex<bool>; 4],
+    /// The registrations that there have been, by number: with what rights each is in force.
+    in_force: [Mutex<Option<Access>>; 4],
     next: AtomicU32,
     /// The only ones that it reaches.
     pub bytes: Arc<Bytes>,
+    fault: Option<Fault>,
+    refuses: Refuses,
+}
+
+/// What the NIC and its registrar do that they must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The keys let peers write, whatever was asked for (REG-1).
+    GrantsMore,
+    /// Peers write without a key (REG-2).
+    AsksForNoKey,
+    /// What was refused is in force nevertheless (REG-3).
+    RegistersOnErr,
+    /// What was ended is in force (DEREG-1).
+    EndsNothing,
+    /// What could not be ended has ended (DEREG-2).
+    EndsOnErr,
+    /// A handle that is dropped frees what the NIC may use (DEREG-3).
+    FreesInDrop,
+}
+
+/// What the provider refuses, as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuses {
+    Nothing,
+    /// All registrations but the first.
+    More,
+    /// All ends of registrations.
+    Ends,
 }
 
 /// What an operation does to the bytes.
@@ -48,28 +77,50 @@ impl Does {
 
 impl Nic {
     pub fn new() -> Arc<Self> {
+        Self::with(None, Refuses::Nothing)
+    }
+
+    /// One that keeps its contracts but for that, of a provider that refuses that.
+    pub fn with(fault: Option<Fault>, refuses: Refuses) -> Arc<Self> {
         Arc::new(Nic {
-            in_force: std::array::from_fn(|_| Mutex::new(false)),
+            in_force: std::array::from_fn(|_| Mutex::new(None)),
             next: AtomicU32::new(0),
             bytes: Arc::new(Bytes::new()),
+            fault,
+            refuses,
         })
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    pub fn pd(self: &Arc<Self>) -> Arc<Pd> {
+        Arc::new(Pd(Arc::clone(self)))
     }
 
     /// A region over its bytes, which peers may read; its waiters park at once.
     pub fn region(self: &Arc<Self>) -> LocalMr {
-        let options = parking().access(Access::LOCAL_WRITE | Access::REMOTE_READ);
-        let memory = Watched(Arc::clone(&self.bytes));
-        options
-            .register(&Arc::new(Pd(Arc::clone(self))), memory)
-            .unwrap()
+        self.region_with(parking().access(Access::LOCAL_WRITE | Access::REMOTE_READ))
     }
 
-    /// That to the bytes at that address, if the key is in force; whether it is. The end of a registration
-    /// waits for it (DEREG-1).
-    fn touch(&self, key: u32, addr: u64, does: Does) -> bool {
+    /// A region over its bytes.
+    pub fn region_with(self: &Arc<Self>, options: MrOptions) -> LocalMr {
+        let memory = Watched(Arc::clone(&self.bytes));
+        options.register(&self.pd(), memory).unwrap()
+    }
+
+    /// Ends the registration with that key.
+    pub fn end(&self, key: u32) {
+        *self.in_force[(key % REMOTE) as usize].lock().unwrap() = None;
+    }
+
+    /// That to the bytes at that address, if the key is in force and lets it; whether it does. The end of a
+    /// registration waits for it (DEREG-1).
+    fn touch(&self, key: u32, addr: u64, does: Does, lets: impl FnOnce(Access) -> bool) -> bool {
         // Not dropped in a panic.
         let in_force = ManuallyDrop::new(self.in_force[(key % REMOTE) as usize].lock().unwrap());
-        let reached = **in_force;
+        let reached = in_force.is_some_and(lets);
         match does {
             _ if !reached => {}
             Does::Read => drop(self.bytes.read_at(addr as *const u8)),
@@ -85,16 +136,44 @@ impl Nic {
         RemoteAddr { addr, rkey }
     }
 
+    /// The key that nobody was given.
+    pub const NO_KEY: u32 = 3 | REMOTE;
+
     /// A READ or WRITE of a peer's, which is refused if the key is no more.
     pub fn peer(&self, at: RemoteAddr, does: Does) -> bool {
         assert!(at.rkey >= REMOTE, "no remote key");
-        self.touch(at.rkey, at.addr, does)
+        let granted = match does {
+            Does::Read => Access::REMOTE_READ,
+            Does::Write(_) => Access::REMOTE_WRITE,
+        };
+        if self.has(Fault::AsksForNoKey) {
+            self.bytes.add(1);
+        }
+        self.touch(at.rkey, at.addr, does, |access| access.contains(granted))
+    }
+
+    /// As [`peer`](Self::peer), by a thread of its own.
+    pub fn peer_thread(self: &Arc<Self>, at: RemoteAddr, does: Does) -> JoinHandle<()> {
+        let nic = Arc::clone(self);
+        thread::spawn(move || {
+            nic.peer(at, does);
+        })
+    }
+
+    /// Looks at the bytes under a guard, if the region is free.
+    pub fn look(&self, mr: &LocalMr) {
+        if let Some(guard) = mr.try_as_slice() {
+            let guard = Kept::new(guard);
+            self.bytes.read_at(guard.as_ptr());
+            drop(guard);
+        }
     }
 
     /// Carries out what names that local key.
     pub fn carry_out(&self, lkey: u32, addr: u64, does: Does) {
         assert!(lkey < REMOTE, "no local key");
-        assert!(self.touch(lkey, addr, does), "a key that is no more");
+        let reached = self.touch(lkey, addr, does, |_| true);
+        assert!(reached, "a key that is no more");
     }
 
     /// Begins an operation that does that, and posts it by way of a send ring.
@@ -150,7 +229,7 @@ impl Nic {
 
     /// How many registrations are in force.
     pub fn registrations(&self) -> usize {
-        let in_force = |at: &&Mutex<bool>| *at.lock().unwrap();
+        let in_force = |at: &&Mutex<Option<Access>>| at.lock().unwrap().is_some();
         self.in_force.iter().filter(in_force).count()
     }
 }
@@ -211,27 +290,58 @@ impl Drop for Watched {
     }
 }
 
-struct Pd(Arc<Nic>);
+pub struct Pd(Arc<Nic>);
 
-// SAFETY: REG-1 to REG-3: the NIC is a model, and sees to it.
+fn refusal<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Other.into())
+}
+
+// SAFETY: REG-1 to REG-3: the NIC is a model, and sees to it, or breaks one, as the model wants it to.
 unsafe impl Registrar for Pd {
-    unsafe fn register(&self, _: NonNull<u8>, _: usize, _: Access) -> io::Result<Registered> {
-        let number = self.0.next.fetch_add(1, Relaxed);
-        *self.0.in_force[number as usize].lock().unwrap() = true;
+    unsafe fn register(&self, _: NonNull<u8>, _: usize, access: Access) -> io::Result<Registered> {
+        let nic = &self.0;
+        let number = nic.next.fetch_add(1, Relaxed);
+        let refused = nic.refuses == Refuses::More && number > 0;
+        if !refused || nic.has(Fault::RegistersOnErr) {
+            let more = match nic.has(Fault::GrantsMore) {
+                true => Access::REMOTE_WRITE,
+                false => Access::empty(),
+            };
+            *nic.in_force[number as usize].lock().unwrap() = Some(access | more);
+        }
+        if refused {
+            return refusal();
+        }
         Ok(Registered {
             lkey: number,
             rkey: number | REMOTE,
-            handle: Box::new(Handle(Arc::clone(&self.0), number)),
+            handle: Box::new(Handle(Arc::clone(nic), number)),
         })
     }
 }
 
 struct Handle(Arc<Nic>, u32);
 
-// SAFETY: DEREG-1 to DEREG-3: the NIC is a model, and sees to it.
+// SAFETY: DEREG-1 to DEREG-3: as above.
 unsafe impl Deregister for Handle {
     fn deregister(&mut self) -> io::Result<()> {
-        *self.0.in_force[self.1 as usize].lock().unwrap() = false;
-        Ok(())
+        let nic = &self.0;
+        let refused = nic.refuses == Refuses::Ends;
+        let ends = match refused {
+            true => nic.has(Fault::EndsOnErr),
+            false => !nic.has(Fault::EndsNothing),
+        };
+        if ends {
+            nic.end(self.1);
+        }
+        if refused { refusal() } else { Ok(()) }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.0.has(Fault::FreesInDrop) && !std::thread::panicking() {
+            self.0.bytes.write(0);
+        }
     }
 }

@@ -24,6 +24,9 @@ const PLACES: usize = 4;
 pub struct Queue {
     places: [UnsafeCell<WorkCompletion>; PLACES],
     filled: AtomicU64,
+    /// The same, for the one who fills alone: a load of `filled` there would hide orders from loom, which
+    /// goes by the last access.
+    put: std::sync::atomic::AtomicU64,
     taken: UnsafeCell<u64>,
     fails: AtomicBool,
     armed: AtomicBool,
@@ -56,6 +59,7 @@ impl Cq {
             unseen,
             places: std::array::from_fn(|_| UnsafeCell::new(WorkCompletion::EMPTY)),
             filled: AtomicU64::new(0),
+            put: std::sync::atomic::AtomicU64::new(0),
             taken: UnsafeCell::new(0),
             fails: AtomicBool::new(false),
             armed: AtomicBool::new(false),
@@ -70,7 +74,7 @@ impl Cq {
 
     /// A completion comes.
     pub fn put(&self, wc: WorkCompletion) {
-        let at = self.0.filled.load(Relaxed);
+        let at = self.0.put.fetch_add(1, Relaxed);
         let place = &self.0.places[at as usize % PLACES];
         // SAFETY: the one who fills is alone with it; loom would tell.
         place.with_mut(|place| unsafe { *place = wc });
