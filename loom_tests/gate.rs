@@ -74,7 +74,7 @@ fn a_try_that_succeeds_sees_the_write_whole() {
 fn exclusive_sides_and_a_reader_exclude_each_other() {
     explore(
         "exclusive_sides_and_a_reader_exclude_each_other",
-        2,
+        3,
         500,
         || {
             let shared = Arc::new((gate(), Bytes::new()));
@@ -109,7 +109,7 @@ fn exclusive_sides_and_a_reader_exclude_each_other() {
 /// Shows: GUARD-1, GATE-1.
 #[test]
 fn a_nic_write_comes_after_the_last_reader() {
-    explore("a_nic_write_comes_after_the_last_reader", 2, 100, || {
+    explore("a_nic_write_comes_after_the_last_reader", 3, 100, || {
         let shared = Arc::new((gate(), Bytes::new()));
         let readers: Vec<_> = [Holder::CpuRead, Holder::NicRead]
             .into_iter()
@@ -181,7 +181,7 @@ fn one_who_gives_up_takes_no_wake_up_along() {
     use std::future::Future;
     use std::task::{Context, Waker};
 
-    explore("one_who_gives_up_takes_no_wake_up_along", 2, 20, || {
+    explore("one_who_gives_up_takes_no_wake_up_along", 3, 20, || {
         let gate = Arc::new(gate());
         let held = gate.try_acquire(Holder::NicRead).unwrap();
         let waiter = thread::spawn({
@@ -203,7 +203,7 @@ fn one_who_gives_up_takes_no_wake_up_along() {
 #[test]
 fn a_second_guard_does_not_wait_for_a_writer_that_waits_for_the_first() {
     let name = "a_second_guard_does_not_wait_for_a_writer_that_waits_for_the_first";
-    exhaust(name, 2, 20, || {
+    exhaust(name, 3, 20, || {
         let gate = Arc::new(gate());
         let first = gate.try_acquire(Holder::CpuRead).unwrap();
         let writer = thread::spawn({
