@@ -27,10 +27,13 @@ struct Row {
 }
 
 /// What is wrong, for the clauses `named` in `src/`.
-pub(super) fn problems(safety: &str, named: &BTreeSet<String>) -> Result<Vec<String>> {
-    let models = models::all(&workspace::root())?;
-    let rows = rows(&models);
-    let mut problems = wrong_models(&models);
+pub(super) fn problems(
+    safety: &str,
+    named: &BTreeSet<String>,
+    models: &[Model],
+) -> Result<Vec<String>> {
+    let rows = rows(models);
+    let mut problems = wrong_models(models);
     problems.extend(gaps(&rows, named, safety));
     if safety[table_in(safety)?] != table(&rows) {
         problems.push("SAFETY.md: its table of models is old: run `cargo xtask clauses`".into());

@@ -8,7 +8,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use crate::loom::report;
-use crate::models::clauses;
+use crate::models;
 use crate::workspace;
 
 pub mod clauses;
@@ -66,7 +66,7 @@ pub fn check() -> Result<()> {
         let code = before_tests(&text);
         let room = room_of(&name);
         for (number, line) in code.lines().enumerate() {
-            named.extend(clauses(line));
+            named.extend(models::clauses(line));
             let at = format!("{name}:{}", number + 1);
             let line = line.trim_start();
             if line.starts_with("//") {
@@ -80,7 +80,7 @@ pub fn check() -> Result<()> {
         }
     }
     let safety = fs::read_to_string(root.join("SAFETY.md")).context("SAFETY.md")?;
-    let written: BTreeSet<String> = safety.lines().flat_map(clauses).collect();
+    let written: BTreeSet<String> = safety.lines().flat_map(models::clauses).collect();
     let missing = named.difference(&written);
     problems.extend(missing.map(|id| format!("{id} is named in src/ and not in SAFETY.md")));
     // The axioms are of the world, not of an item.
@@ -88,8 +88,9 @@ pub fn check() -> Result<()> {
         .difference(&named)
         .filter(|id| !id.starts_with("AX-"));
     problems.extend(unused.map(|id| format!("{id} is in SAFETY.md and nowhere in src/")));
-    problems.extend(clauses::problems(&safety, &named)?);
-    problems.extend(report::problems()?);
+    let models = models::all(&root)?;
+    problems.extend(clauses::problems(&safety, &named, &models)?);
+    problems.extend(report::problems(&models)?);
     if problems.is_empty() {
         return Ok(());
     }
