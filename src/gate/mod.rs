@@ -14,11 +14,14 @@
 //! | wait parked, by a thread | + 1 and the lock of a waiters' list | 0 |
 //! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
 
+mod bias;
+mod enter;
 mod locked;
 mod orphan;
 mod patience;
 mod permit;
 mod retire;
+mod slots;
 mod snapshot;
 mod wait;
 mod word;
@@ -26,9 +29,10 @@ mod word;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sync::{AtomicU64, Ordering, fence};
 
+pub use bias::{Barrier, ReadBias};
 pub(crate) use locked::Locked;
 pub use patience::Patience;
 pub use permit::Permit;
@@ -58,8 +62,13 @@ pub(crate) use word::{Kind, Stage};
 pub struct Gate {
     word: AtomicU64,
     waits: AtomicU64,
+    /// Since when there was no exclusive hold, and how many readers were counted: see `bias`.
+    quiet: AtomicU64,
     spin_ns: u32,
     stand_back_ns: u32,
+    quiet_us: u32,
+    /// What readers who are published have; `None` for a gate that is never biased.
+    bias: Option<Barrier>,
 }
 
 impl Gate {
@@ -76,8 +85,11 @@ impl Gate {
         Gate {
             word: AtomicU64::new(0),
             waits: AtomicU64::new(0),
+            quiet: AtomicU64::new(0),
             spin_ns: nanos(patience.spin),
             stand_back_ns: nanos(patience.stand_back),
+            quiet_us: 0,
+            bias: None,
         }
     }
 
@@ -88,10 +100,11 @@ impl Gate {
         Word::from_bits(self.word.load(Ordering::Relaxed))
     }
 
-    /// Who holds it, at this moment. One load.
+    /// Who holds it, at this moment. One load; of a gate that is biased, also those of the slots.
     #[must_use]
     pub fn state(&self) -> Snapshot {
-        self.look().snapshot()
+        let seen = self.look();
+        seen.snapshot(self.published(seen))
     }
 
     /// How many acquisitions found it held and had to wait, spinning or parked.
@@ -101,10 +114,12 @@ impl Gate {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Whether `holder` would be let in now. One load.
+    /// Whether `holder` would be let in now. One load, or as [`state`](Self::state).
     #[must_use]
     pub fn is_open_to(&self, holder: Holder) -> bool {
-        matches!(self.look().entry(holder), Entry::Open | Entry::StandBack)
+        let seen = self.look();
+        matches!(seen.entry(holder), Entry::Open | Entry::StandBack)
+            && (holder.is_shared() || self.published(seen) == 0)
     }
 
     /// Lets `holder` in if nothing is in the way. Never waits: one load if refused, plus one RMW if
@@ -114,7 +129,7 @@ impl Gate {
     /// to leave, lest it waits for ever.
     ///
     /// # Errors
-    /// [`Error::Held`] with who held it, [`Error::Closed`].
+    /// [`Error::Held`](crate::Error::Held) with who held it, [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Panics
     /// With 2¹⁹ holds of one shared kind at a time (guards that were forgotten, most likely), before
@@ -123,48 +138,48 @@ impl Gate {
         self.try_permit(holder).ok_or_else(|| self.refusal(holder))
     }
 
-    /// [`try_acquire`](Self::try_acquire) for those who have no use for the reason.
-    #[inline]
-    pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
-        self.try_enter(holder).map(|kind| Permit::new(self, kind))
-    }
-
     /// Lets `holder` in, or waits: spins, then parks the thread.
     ///
     /// # Errors
-    /// [`Error::Closed`]: an operation of the NIC asked, and the gate is closed to those.
+    /// [`Error::Closed`](crate::Error::Closed): an operation of the NIC asked, and the gate is closed to those.
     ///
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn acquire(&self, holder: Holder) -> Result<Permit<'_>> {
-        let kind = self.enter(holder, None)?;
-        Ok(Permit::new(self, kind))
+        self.permit_or(holder, || self.enter_slow(holder, None))
     }
 
     /// As [`acquire`](Self::acquire), at most until `deadline`.
     ///
     /// # Errors
-    /// [`Error::Deadline`] with who held it then; [`Error::Closed`].
+    /// [`Error::Deadline`](crate::Error::Deadline) with who held it then; [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire).
     pub fn acquire_until(&self, holder: Holder, deadline: Instant) -> Result<Permit<'_>> {
-        let kind = self.enter(holder, Some(deadline))?;
-        Ok(Permit::new(self, kind))
+        self.permit_or(holder, || self.enter_slow(holder, Some(deadline)))
     }
 
     /// As [`acquire`](Self::acquire), but instead of parking it calls `progress` between two looks:
     /// a thread that polls the completion queue itself does not wait for itself. Never parks.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire), and whatever `progress` panics with.
     pub fn acquire_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Permit<'_>> {
-        let kind = self.enter_with(holder, progress)?;
-        Ok(Permit::new(self, kind))
+        self.permit_or(holder, || self.enter_slow_with(holder, progress))
+    }
+
+    /// Lets `holder` in at once, or else by `wait`.
+    #[inline]
+    fn permit_or(&self, holder: Holder, wait: impl FnOnce() -> Result<Kind>) -> Result<Permit<'_>> {
+        match self.try_permit(holder) {
+            Some(permit) => Ok(permit),
+            None => Ok(Permit::new(self, wait()?.known(holder))),
+        }
     }
 
     /// As [`acquire`](Self::acquire), as a future: never blocks the thread, needs no runtime.
@@ -175,7 +190,7 @@ impl Gate {
     }
 
     /// Refuses operations of the NIC from now on; those in flight go on, and the CPU's accesses are
-    /// let in as before. Who waits to begin one gets [`Error::Closed`].
+    /// let in as before. Who waits to begin one gets [`Error::Closed`](crate::Error::Closed).
     pub fn close(&self) {
         // Ordering: Relaxed. Closing hands on no data; for who marked the word, see `wake_all`.
         let before = Word::from_bits(self.word.fetch_or(Word::CLOSED, Ordering::Relaxed));
@@ -203,7 +218,7 @@ impl Gate {
             // the fence of the one who frees: what this holder read is over before they write.
             word.fetch_sub(kind.unit(), Ordering::Release)
         } else {
-            Self::give_back_exclusive(word, holder)
+            Self::give_back_exclusive(word, holder, 0)
         };
         let before = Word::from_bits(before);
         if before.release_is_done(holder) {
@@ -212,13 +227,14 @@ impl Gate {
         Self::after_release(gate, before, kind)
     }
 
-    /// The RMW of an exclusive release; gives the value before. It guesses that nobody waits, which
-    /// spares the hot path the load of a line that was written just before.
+    /// The RMW of an exclusive release, which leaves the bits in `kept` as they are; gives the value
+    /// before. It guesses that nobody waits, which spares the hot path the load of a line that was written
+    /// just before.
     #[inline]
-    fn give_back_exclusive(word: &AtomicU64, holder: Holder) -> u64 {
+    fn give_back_exclusive(word: &AtomicU64, holder: Holder, kept: u64) -> u64 {
         let mut seen = Kind::of(holder).unit();
         loop {
-            let left = seen & Word::exclusive_release_mask(holder);
+            let left = seen & (Word::exclusive_release_mask(holder) | kept);
             // Ordering: Release pairs with the Acquire of every later acquisition: what this holder
             // wrote is seen by who comes in next. Relaxed on failure: only the value is of use.
             let exchanged = word.compare_exchange(seen, left, Ordering::Release, Ordering::Relaxed);
@@ -247,116 +263,8 @@ impl Gate {
     /// caller who keeps others from acquiring.
     pub(crate) fn is_free(&self) -> bool {
         // Ordering: Acquire pairs with the Release of the former holders' releases.
-        Word::from_bits(self.word.load(Ordering::Acquire)).is_free()
-    }
-
-    /// `try_acquire` without the wrapping: what it gives is a hold of the caller's.
-    #[inline]
-    pub(crate) fn try_enter(&self, holder: Holder) -> Option<Kind> {
-        let seen = self.look();
-        if !seen.has(Word::bars(holder)) {
-            let kind = Kind::of(holder);
-            return self.enter_seen(kind, seen).then_some(kind);
-        }
-        // The refusal that hot paths meet is decided here; what is left is rare.
-        if seen.has(Word::EXCL) || !holder.is_shared() {
-            return None;
-        }
-        self.try_enter_barred(holder, seen)
-    }
-
-    #[cold]
-    fn try_enter_barred(&self, holder: Holder, seen: Word) -> Option<Kind> {
-        let kind = seen.kind(holder);
-        let entered = match seen.entry(holder) {
-            Entry::Open => self.enter_seen(kind, seen),
-            Entry::StandBack if seen.is_free() => self.enter_past(kind),
-            Entry::Full => self.overflow(holder),
-            _ => false,
-        };
-        entered.then_some(kind)
-    }
-
-    /// Enters after `seen` was found open; `false` if somebody else was faster.
-    #[inline]
-    fn enter_seen(&self, kind: Kind, mut seen: Word) -> bool {
-        let holder = kind.holder();
-        if holder.is_shared() {
-            return self.add_shared(kind).is_some();
-        }
-        loop {
-            let new = seen.with_exclusive(holder).bits();
-            // Ordering: Acquire pairs with the Release of the former holders' releases; on failure
-            // Relaxed, as for `look`.
-            match self.word.compare_exchange_weak(
-                seen.bits(),
-                new,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                // The exchange fails also when only a waiter's bit or an undone count came and went.
-                Err(now) => seen = Word::from_bits(now),
-            }
-            if seen.has(Word::bars(holder)) {
-                return false;
-            }
-        }
-    }
-
-    /// Counts one more shared hold; takes it back, and returns `None`, if an exclusive side was
-    /// faster. Gives the value before.
-    #[inline]
-    fn add_shared(&self, kind: Kind) -> Option<Word> {
-        // Ordering: Acquire pairs with the Release of the last exclusive release: its bytes are
-        // seen. The RMWs of other shared holders in between continue its release sequence.
-        let before = self.word.fetch_add(kind.unit(), Ordering::Acquire);
-        let before = Word::from_bits(before);
-        if !before.has(Word::bars_shared(kind.holder())) {
-            return Some(before);
-        }
-        // SAFETY: GATE-1: the count that was just added is the hold that is given back. The
-        // gate is borrowed, so it is not orphaned and nobody has to free.
-        let _ = unsafe { Self::release(self, kind) };
-        None
-    }
-
-    /// Enters past an exclusive side that asks to stand back, and takes its request off: one request
-    /// holds back each newcomer once. A waiter who is still there is woken and asks again.
-    #[cold]
-    fn enter_past(&self, kind: Kind) -> bool {
-        let Some(before) = self.add_shared(kind) else {
-            return false;
-        };
-        if before.has(Word::PENDING) {
-            // Ordering: Relaxed, as in `close`.
-            let before = self.word.fetch_and(!Word::PENDING, Ordering::Relaxed);
-            if Word::from_bits(before).has(Word::WAIT_EXCL) {
-                wait::wake_all(self);
-            }
-        }
-        true
-    }
-
-    /// Why `holder` was refused, for the error.
-    #[cold]
-    pub(crate) fn refusal(&self, holder: Holder) -> Error {
-        let seen = self.look();
-        if seen.entry(holder) == Entry::Closed {
-            Error::Closed
-        } else {
-            Error::Held {
-                state: seen.snapshot(),
-            }
-        }
-    }
-
-    #[cold]
-    fn overflow(&self, holder: Holder) -> ! {
-        panic!(
-            "{} holds of kind {holder:?} on one region at a time: more can't be counted. Were guards forgotten?",
-            Word::MAX_COUNT
-        );
+        let seen = Word::from_bits(self.word.load(Ordering::Acquire));
+        seen.is_free() && self.published(seen) == 0
     }
 }
 

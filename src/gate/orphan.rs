@@ -12,6 +12,8 @@ impl Gate {
     /// - **GATE-2**: the gate lives; the caller acquires it no more, nor does anybody else.
     pub(crate) unsafe fn orphan(gate: *const Gate) -> bool {
         let bits = Word::CLOSED | Word::ORPHANED;
+        // SAFETY: GATE-2: the gate lives; nobody acquires it any more.
+        unsafe { &*gate }.count_forgotten();
         // SAFETY: GATE-2: the gate lives until the RMW, since it is not orphaned before.
         let word = unsafe { &(*gate).word };
         // Ordering: Acquire pairs with the Release of the releases before it, for a caller that

@@ -29,9 +29,12 @@ impl Default for Patience {
 }
 
 impl Gate {
-    /// A free gate with the same patience, closed if this one is.
+    /// A free gate with the same patience and bias, closed if this one is.
     pub(crate) fn alike(&self) -> Self {
-        let new = Self::with_patience(self.patience());
+        let mut new = Self::with_patience(self.patience());
+        if let Some(bias) = self.read_bias() {
+            new = new.with_read_bias(bias);
+        }
         if self.state().closed {
             new.close();
         }

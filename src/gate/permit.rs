@@ -1,5 +1,6 @@
 //! A hold that borrows its gate.
 
+use super::slots::Place;
 use super::{Gate, Holder, Kind};
 
 /// A hold on a [`Gate`]: given back when dropped. Forgetting it keeps the gate held for ever and
@@ -8,6 +9,8 @@ use super::{Gate, Holder, Kind};
 #[derive(Debug)]
 pub struct Permit<'g> {
     gate: &'g Gate,
+    /// Where a reader is published that is not counted in the word.
+    place: Option<&'static Place>,
     kind: Kind,
 }
 
@@ -15,7 +18,21 @@ impl<'g> Permit<'g> {
     /// For who has entered `gate` as that.
     #[inline]
     pub(super) fn new(gate: &'g Gate, kind: Kind) -> Self {
-        Permit { gate, kind }
+        Permit {
+            gate,
+            place: None,
+            kind,
+        }
+    }
+
+    /// For a reader who has been let in at that place.
+    #[inline]
+    pub(super) fn published(gate: &'g Gate, place: &'static Place) -> Self {
+        Permit {
+            gate,
+            place: Some(place),
+            kind: Kind::CpuRead,
+        }
     }
 
     /// What it holds as.
@@ -34,6 +51,9 @@ impl<'g> Permit<'g> {
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
+        if let Some(place) = self.place {
+            return self.gate.take_out(place);
+        }
         // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
         // nobody has to free.
         let _ = unsafe { Gate::release(self.gate, self.kind) };

@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub pending: bool,
     /// Whether new operations are refused.
     pub closed: bool,
+    /// Whether readers are published in slots at this time ([`ReadBias`](super::ReadBias)).
+    pub biased: bool,
 }
 
 impl Snapshot {
@@ -76,6 +78,7 @@ impl fmt::Display for Snapshot {
             (self.waiting_shared, "shared side waiting"),
             (self.waiting_exclusive, "exclusive side waiting"),
             (self.closed, "closed to new operations"),
+            (self.biased, "biased to readers"),
         ] {
             if set {
                 parts.push(what.into());
@@ -86,9 +89,10 @@ impl fmt::Display for Snapshot {
 }
 
 impl Word {
-    pub(super) fn snapshot(self) -> Snapshot {
+    /// With so many readers who are published besides.
+    pub(super) fn snapshot(self, published: u64) -> Snapshot {
         Snapshot {
-            cpu_readers: self.readers(),
+            cpu_readers: self.readers() + published,
             nic_reads: self.nic_reads(),
             writer: match self.bits() & Self::EXCL {
                 0 => None,
@@ -99,6 +103,7 @@ impl Word {
             waiting_exclusive: self.has(Self::WAIT_EXCL),
             pending: self.has(Self::PENDING),
             closed: self.has(Self::CLOSED),
+            biased: self.has(Self::BIASED),
         }
     }
 }
@@ -110,9 +115,9 @@ mod tests {
     #[test]
     fn a_snapshot_says_who_holds() {
         let bits = (2 * Word::READER) | Word::NIC_READ | Word::WAIT_EXCL;
-        let text = Word::from_bits(bits).snapshot().to_string();
+        let text = Word::from_bits(bits).snapshot(0).to_string();
         assert_eq!(text, "2 CPU readers, 1 NIC read, exclusive side waiting");
-        assert_eq!(Word::from_bits(0).snapshot().to_string(), "free");
-        assert!(Word::from_bits(Word::WAIT_EXCL).snapshot().is_free());
+        assert_eq!(Word::from_bits(0).snapshot(0).to_string(), "free");
+        assert!(Word::from_bits(Word::WAIT_EXCL).snapshot(0).is_free());
     }
 }

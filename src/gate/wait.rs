@@ -52,11 +52,11 @@ impl Gate {
     }
 
     #[cold]
-    fn enter_slow(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
+    pub(super) fn enter_slow(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
         self.count_wait();
         let mut turn = Turn::new(self);
         let mut place = Place::new(self, holder);
-        let mut spin = Timer::after(Duration::from_nanos(self.spin_ns.into()));
+        let mut spin = Timer::after(self.spin());
         while !spin.expired() {
             if let Look::In(kind) = place.look(&mut turn)? {
                 return Ok(kind);
@@ -81,10 +81,18 @@ impl Gate {
     }
 
     /// Takes a hold, calling `progress` between two looks.
-    pub(crate) fn enter_with(&self, holder: Holder, mut progress: impl FnMut()) -> Result<Kind> {
-        if let Some(kind) = self.try_enter(holder) {
-            return Ok(kind);
+    pub(crate) fn enter_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Kind> {
+        match self.try_enter(holder) {
+            Some(kind) => Ok(kind),
+            None => self.enter_slow_with(holder, progress),
         }
+    }
+
+    pub(super) fn enter_slow_with(
+        &self,
+        holder: Holder,
+        mut progress: impl FnMut(),
+    ) -> Result<Kind> {
         self.count_wait();
         let mut turn = Turn::new(self);
         let mut place = Place::new(self, holder);
@@ -95,6 +103,10 @@ impl Gate {
             progress();
             spin_loop();
         }
+    }
+
+    fn spin(&self) -> Duration {
+        Duration::from_nanos(self.spin_ns.into())
     }
 
     fn count_wait(&self) {
@@ -168,14 +180,15 @@ impl<'g> Place<'g> {
     /// Looks at the word and takes the hold if it can be had; if shared holders are in the way of
     /// an exclusive side, asks newcomers to stand back.
     fn look(&mut self, turn: &mut Turn) -> Result<Look> {
-        self.look_or(|| turn.is_over())
+        self.look_or(|| turn.is_over(), self.gate.spin())
     }
 
-    fn look_or(&mut self, stood_back: impl FnOnce() -> bool) -> Result<Look> {
+    /// `spin` is for how long published readers may keep it.
+    fn look_or(&mut self, stood_back: impl FnOnce() -> bool, spin: Duration) -> Result<Look> {
         let seen = self.gate.look();
         let (entry, kind) = (seen.entry(self.holder), seen.kind(self.holder));
         let entered = match entry {
-            Entry::Open => self.gate.enter_seen(kind, seen),
+            Entry::Open => self.gate.enter_open(kind, seen, Some(spin)),
             Entry::StandBack if stood_back() => self.gate.enter_past(kind),
             Entry::Full => self.gate.overflow(self.holder),
             Entry::Closed => return Err(Error::Closed),
@@ -253,7 +266,7 @@ impl<'g> Acquire<'g> {
     pub(crate) fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<Kind>> {
         assert!(!self.done, "polled after completion");
         loop {
-            let looked = self.place.look_or(|| self.stood_back);
+            let looked = self.place.look_or(|| self.stood_back, Duration::ZERO);
             match looked {
                 Ok(Look::In(kind)) => return self.finish(Ok(kind)),
                 Err(error) => return self.finish(Err(error)),
@@ -297,6 +310,14 @@ impl<'g> Future for Acquire<'g> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let gate = self.place.gate;
+        // A reader that comes to a biased gate does not touch the word.
+        if !self.counted && self.place.holder == Holder::CpuRead {
+            assert!(!self.done, "polled after completion");
+            if let Some(permit) = gate.try_permit(Holder::CpuRead) {
+                self.done = true;
+                return Poll::Ready(Ok(permit));
+            }
+        }
         self.poll_enter(cx)
             .map(|entered| entered.map(|kind| Permit::new(gate, kind)))
     }

@@ -2,11 +2,11 @@
 //! every transition is tested as a plain function of numbers.
 //!
 //! ```text
-//!  63        44 43         30 29         10  9        8          7   6          5        4         3           2             1          0
-//! ┌────────────┬─────────────┬─────────────┬──────────┬──────────┬───┬──────────┬────────┬─────────┬───────────┬─────────────┬──────────┬──────────┐
-//! │ CPU readers│ NIC reads,  │ NIC reads   │ WAIT_OLD │ RETIRING │ 0 │ ORPHANED │ CLOSED │ PENDING │ WAIT_EXCL │ WAIT_SHARED │ NIC_EXCL │ CPU_EXCL │
-//! │            │ the new ones│             │          │          │   │          │        │         │           │             │          │          │
-//! └────────────┴─────────────┴─────────────┴──────────┴──────────┴───┴──────────┴────────┴─────────┴───────────┴─────────────┴──────────┴──────────┘
+//!  63        44 43         31 30         11 10         9          8          7        6          5        4         3           2             1          0
+//! ┌────────────┬─────────────┬─────────────┬──────────┬──────────┬──────────┬────────┬──────────┬────────┬─────────┬───────────┬─────────────┬──────────┬──────────┐
+//! │ CPU readers│ NIC reads,  │ NIC reads   │ MAY_BIAS │ WAIT_OLD │ RETIRING │ BIASED │ ORPHANED │ CLOSED │ PENDING │ WAIT_EXCL │ WAIT_SHARED │ NIC_EXCL │ CPU_EXCL │
+//! │            │ the new ones│             │          │          │          │        │          │        │         │           │             │          │          │
+//! └────────────┴─────────────┴─────────────┴──────────┴──────────┴──────────┴────────┴──────────┴────────┴─────────┴───────────┴─────────────┴──────────┴──────────┘
 //! ```
 //!
 //! | field | meaning |
@@ -18,9 +18,10 @@
 //! | `PENDING` | somebody who wants in exclusively asks new shared holders to stand back |
 //! | `CLOSED` | no new operation of the NIC may begin |
 //! | `ORPHANED` | the handle is gone: whoever releases the last hold frees |
-//! | bit 7 | zero; kept for the read bias |
+//! | `BIASED` | readers may be published in slots instead of being counted here: see [`bias`](super::bias) |
 //! | `RETIRING` | a registration is being retired: NIC reads that begin now are counted apart |
 //! | `WAIT_OLD` | who retires it waits: an operation's release that empties its field must wake |
+//! | `MAY_BIAS` | never changes: whether the gate's readers may be `BIASED` at all |
 //! | NIC reads | operations in flight that let the NIC read the bytes; those that began while `RETIRING` stood are in a field of their own |
 //! | CPU readers | guards with `&[u8]`; at the top, so that a borrow can't corrupt another field |
 //!
@@ -30,6 +31,9 @@
 //! | shared | n | m | 0 | 0 |
 //! | held by the CPU | (t) | (t) | 1 | 0 |
 //! | held by the NIC | (t) | (t) | 0 | 1 |
+//!
+//! With `BIASED`, published readers come on top in each of these states; an exclusive side that is in
+//! the word first sees to it that there are none, and has the region then.
 //!
 //! (t): only the short-lived counts of shared acquisitions that lost the race and undo themselves.
 //! While such a count stands, an exclusive `try` may fail although nobody holds the region; it
@@ -100,6 +104,14 @@ impl Kind {
         }
     }
 
+    /// This, of a holder who entered as `holder`: known without looking, but for a read of the NIC.
+    pub(super) const fn known(self, holder: Holder) -> Self {
+        match holder {
+            Holder::NicRead => self,
+            holder => Kind::of(holder),
+        }
+    }
+
     /// What it is to the gate.
     pub(crate) const fn holder(self) -> Holder {
         match self {
@@ -160,10 +172,12 @@ impl Word {
     pub(super) const PENDING: u64 = 1 << 4;
     pub(super) const CLOSED: u64 = 1 << 5;
     pub(super) const ORPHANED: u64 = 1 << 6;
+    pub(super) const BIASED: u64 = 1 << 7;
     pub(super) const RETIRING: u64 = 1 << 8;
     pub(super) const WAIT_OLD: u64 = 1 << 9;
-    pub(super) const NIC_READ: u64 = 1 << 10;
-    pub(super) const NEW_READ: u64 = 1 << 30;
+    pub(super) const MAY_BIAS: u64 = 1 << 10;
+    pub(super) const NIC_READ: u64 = 1 << 11;
+    pub(super) const NEW_READ: u64 = 1 << 31;
     pub(super) const READER: u64 = 1 << 44;
 
     pub(super) const EXCL: u64 = Self::CPU_EXCL | Self::NIC_EXCL;
@@ -226,15 +240,30 @@ impl Word {
         }
     }
 
-    /// The bits of which one at least is set if `holder` does not find the way [open](Entry::Open), or
-    /// is to be counted apart: one test on the hot path, before [`entry`](Self::entry) says why.
+    /// The bits of which one at least is set if `holder` does not find the way [open](Entry::Open), is
+    /// to be counted apart, or may have to do with published readers: one test on the hot path, before
+    /// [`entry`](Self::entry) says why.
     pub(super) const fn bars(holder: Holder) -> u64 {
         match holder {
-            Holder::CpuRead => Self::bars_shared(holder) | Self::PENDING,
+            Holder::CpuRead => Self::bars_shared(holder) | Self::PENDING | Self::MAY_BIAS,
             Holder::NicRead => Self::bars_shared(holder) | Self::PENDING | Self::RETIRING,
+            Holder::CpuWrite | Holder::NicWrite => Self::refuses(holder) | Self::MAY_BIAS,
+        }
+    }
+
+    /// The bits of which one at least is set in the refusals that hot paths meet; what else
+    /// [bars](Self::bars) is rare.
+    pub(super) const fn refuses(holder: Holder) -> u64 {
+        match holder {
+            Holder::CpuRead | Holder::NicRead => Self::EXCL,
             Holder::CpuWrite => Self::EXCL | Self::COUNTS,
             Holder::NicWrite => Self::EXCL | Self::COUNTS | Self::CLOSED,
         }
+    }
+
+    /// Whether a reader may be published: who has published one looks at that once more.
+    pub(super) const fn lets_publish(self) -> bool {
+        self.0 & (Self::BIASED | Self::EXCL | Self::PENDING) == Self::BIASED
     }
 
     /// What `holder` finds if it wants in now.
@@ -266,15 +295,18 @@ impl Word {
     }
 
     /// The mask that an exclusive release keeps: it takes the waiters' bits in the same RMW, since
-    /// it wakes them all; and what says that a registration is being retired: when an exclusive hold
-    /// ends, all operations are over that began before it.
+    /// it wakes them all; what says that a registration is being retired: when an exclusive hold
+    /// ends, all operations are over that began before it; and the bias, which was for times without
+    /// exclusive holds.
     pub(super) const fn exclusive_release_mask(holder: Holder) -> u64 {
-        !(Kind::of(holder).unit() | Self::WAITING | Self::RETIRING | Self::WAIT_OLD)
+        !(Kind::of(holder).unit() | Self::WAITING | Self::RETIRING | Self::WAIT_OLD | Self::BIASED)
     }
 
     /// What one who has just given back one hold of that kind owes, seen from the value before.
     pub(super) const fn after_release(self, kind: Kind) -> Owed {
-        let left = Word(self.0 - kind.unit());
+        // Wraps for a moment where a reader is moved from its slot, see `Place::say_moved`: then there is an
+        // exclusive holder, and nothing is owed.
+        let left = Word(self.0.wrapping_sub(kind.unit()));
         let emptied = left.has(Self::WAIT_OLD) && !left.has(kind.field());
         Owed {
             // An exclusive release took the bits off, so it wakes whatever else it sees.

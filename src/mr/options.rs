@@ -6,7 +6,7 @@ use super::local::LocalMr;
 use super::region::{Region, RegionRef};
 use super::shared::SharedMr;
 use crate::error::{Error, Rejected, Result};
-use crate::gate::{Gate, Patience};
+use crate::gate::{Gate, Patience, ReadBias};
 use crate::registration::{
     Access, Adoption, Mapping, Member, Memory, Nobody, Pages, Registrar, Registration, StableMemory,
 };
@@ -29,6 +29,7 @@ pub struct MrOptions {
     access: Access,
     pages: Pages,
     pub(super) patience: Patience,
+    read_bias: Option<ReadBias>,
     remote_write_granted: bool,
 }
 
@@ -56,6 +57,13 @@ impl MrOptions {
     /// How long those who find the region held spin, and stand back.
     pub fn patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Readers on many threads get by without the region's own line, at the cost of those who write: see
+    /// [`ReadBias`]. Parts of the region, and slots of a pool, are biased each by itself.
+    pub fn read_bias(mut self, bias: ReadBias) -> Self {
+        self.read_bias = Some(bias);
         self
     }
 
@@ -250,7 +258,11 @@ impl MrOptions {
 
     /// A gate for a region of its own.
     pub(super) fn gate(&self) -> Gate {
-        Gate::with_patience(self.patience)
+        let gate = Gate::with_patience(self.patience);
+        match self.read_bias {
+            Some(bias) => gate.with_read_bias(bias),
+            None => gate,
+        }
     }
 
     fn region(&self, registration: Registration, shared: bool) -> LocalMr {

@@ -5,6 +5,8 @@
 #[cfg(all(loom, shuttle))]
 compile_error!("one at a time: `--cfg loom` or `--cfg shuttle`");
 
+mod barrier;
+mod number;
 #[cfg(loom)]
 mod of_loom;
 #[cfg(shuttle)]
@@ -15,6 +17,8 @@ mod of_std;
 mod same;
 mod worker;
 
+pub(crate) use barrier::{heavy, light, prepare};
+pub(crate) use number::thread_number;
 #[cfg(loom)]
 pub(crate) use of_loom::*;
 #[cfg(shuttle)]
@@ -44,3 +48,24 @@ macro_rules! global {
     };
 }
 pub(crate) use global;
+
+/// Something that each thread has of its own.
+#[cfg(not(any(loom, shuttle)))]
+macro_rules! local {
+    ($(#[$about:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        std::thread_local! {
+            $(#[$about])*
+            static $name: $type = const { $value };
+        }
+    };
+}
+#[cfg(any(loom, shuttle))]
+macro_rules! local {
+    ($(#[$about:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        $crate::sync::thread_local! {
+            $(#[$about])*
+            static $name: $type = $value;
+        }
+    };
+}
+pub(crate) use local;

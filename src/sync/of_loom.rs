@@ -16,8 +16,12 @@ pub(crate) use loom::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering, fence},
     },
-    thread,
+    thread, thread_local,
 };
+
+/// As many as models need: each is looked at by each exclusive side.
+pub(crate) const LINES: usize = 3;
+pub(crate) const PLACES: usize = 1;
 
 /// Not dropped while a model fails: that would ask loom once more.
 struct Kept(ManuallyDrop<Event>);

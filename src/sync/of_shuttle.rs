@@ -19,16 +19,20 @@ use shuttle::rand::Rng;
 
 pub(crate) use atomic_waker::AtomicWaker;
 #[cfg(feature = "soft")]
-pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use shuttle::sync::{Condvar, MutexGuard};
 pub(crate) use shuttle::{
     hint::spin_loop,
     lazy_static,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
+    thread, thread_local,
 };
+
+/// As many as models need, and one thread more may come than there are lines.
+pub(crate) const LINES: usize = 7;
+pub(crate) const PLACES: usize = 2;
 
 /// The others may have a turn.
 fn turn() {

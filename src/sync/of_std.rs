@@ -9,11 +9,11 @@ pub(crate) use atomic_waker::AtomicWaker;
 pub(crate) use event_listener::Event;
 /// For the NIC in software.
 #[cfg(feature = "soft")]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{Condvar, MutexGuard};
 pub(crate) use std::{
     hint::spin_loop,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering, fence},
     },
     thread,
@@ -21,6 +21,10 @@ pub(crate) use std::{
 
 /// Runs `call`, which blocks, on a thread that may.
 pub(crate) use blocking::unblock;
+
+/// How many threads at a time have a line of slots for their reading, and how many slots that has.
+pub(crate) const LINES: usize = 256;
+pub(crate) const PLACES: usize = 4;
 
 const BITS: u32 = 8;
 static EVENTS: [CachePadded<Event>; 1 << BITS] =

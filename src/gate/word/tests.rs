@@ -14,7 +14,7 @@ fn word(bits: u64) -> Word {
 }
 
 #[test]
-fn fields_do_not_overlap_and_fill_the_word_but_bit_7() {
+fn fields_do_not_overlap_and_fill_the_word() {
     let flags = [
         Word::CPU_EXCL,
         Word::NIC_EXCL,
@@ -23,12 +23,14 @@ fn fields_do_not_overlap_and_fill_the_word_but_bit_7() {
         Word::PENDING,
         Word::CLOSED,
         Word::ORPHANED,
+        Word::BIASED,
         Word::RETIRING,
         Word::WAIT_OLD,
+        Word::MAY_BIAS,
     ];
     let sum: u64 = flags.iter().sum();
-    assert_eq!(sum, 0x37f);
-    assert_eq!(sum | Word::COUNTS, !(1 << 7));
+    assert_eq!(sum, 0x7ff);
+    assert_eq!(sum | Word::COUNTS, u64::MAX);
     let fields = [Kind::NicRead, Kind::NewRead, Kind::CpuRead];
     let counts: u64 = fields.iter().map(|kind| kind.field()).sum();
     assert_eq!(counts, Word::COUNTS);
@@ -56,7 +58,7 @@ fn every_pair_of_holders_shares_only_if_both_are_shared() {
 
 #[test]
 fn the_bars_are_what_keeps_the_way_from_being_open() {
-    let fields = (0..64).filter(|bit| *bit != 7).map(|bit| 1u64 << bit);
+    let fields = (0..64).map(|bit| 1u64 << bit);
     for bits in fields.chain([
         0,
         Word::PENDING | Word::READER,
@@ -66,9 +68,41 @@ fn the_bars_are_what_keeps_the_way_from_being_open() {
             let barred = word(bits).has(Word::bars(wants));
             let open = word(bits).entry(wants) == Entry::Open;
             let apart = word(bits).kind(wants) == Kind::NewRead;
-            assert_eq!(barred, !open || apart, "{bits:#x} {wants:?}");
+            let biased = word(bits).has(Word::MAY_BIAS) && wants != Holder::NicRead;
+            assert_eq!(barred, !open || apart || biased, "{bits:#x} {wants:?}");
+            let refused = word(bits).has(Word::refuses(wants));
+            assert!(!refused || !open, "{bits:#x} {wants:?}");
         }
     }
+}
+
+#[test]
+fn readers_are_published_while_biased_and_nobody_is_or_wants_in_exclusively() {
+    let biased = Word::BIASED | Word::MAY_BIAS;
+    assert!(!word(Word::MAY_BIAS).lets_publish());
+    for beside in [
+        0,
+        Word::READER,
+        Word::NIC_READ,
+        Word::CLOSED,
+        Word::RETIRING,
+    ] {
+        assert!(word(biased | beside).lets_publish());
+    }
+    for beside in [Word::CPU_EXCL, Word::NIC_EXCL, Word::PENDING] {
+        assert!(!word(biased | beside).lets_publish());
+    }
+    for holder in [Holder::CpuWrite, Holder::NicWrite] {
+        let held = biased | Kind::of(holder).unit();
+        assert_eq!(held & Word::exclusive_release_mask(holder), Word::MAY_BIAS);
+    }
+}
+
+#[test]
+fn a_count_that_is_given_back_before_it_is_there_owes_nothing() {
+    let held = word(Word::NIC_EXCL | Word::WAITING | Word::MAY_BIAS);
+    let owed = held.after_release(Kind::CpuRead);
+    assert!(!owed.wake && !owed.last);
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Role {
         match (name, nth) {
             ("load", 0) => Some(Role::Load),
             ("store", 0) => Some(Role::Store),
-            ("fence" | "compiler_fence", 0) => Some(Role::Fence),
+            ("fence", 0) => Some(Role::Fence),
             ("swap" | "fetch_add" | "fetch_sub" | "fetch_max" | "fetch_min", 0) => Some(Role::Rmw),
             ("fetch_and" | "fetch_or" | "fetch_xor" | "fetch_nand", 0) => Some(Role::Rmw),
             ("compare_exchange" | "compare_exchange_weak" | "fetch_update", 0) => Some(Role::Rmw),

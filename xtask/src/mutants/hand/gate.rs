@@ -53,8 +53,8 @@ pub(super) const WORD: &[Mutant] = &[
     ),
     mutant(
         "the end of an exclusive operation says nothing of the retirement",
-        "Self::WAITING | Self::RETIRING | Self::WAIT_OLD)",
-        "Self::WAITING | Self::WAIT_OLD)",
+        "Self::WAITING | Self::RETIRING | Self::WAIT_OLD | Self::BIASED)",
+        "Self::WAITING | Self::WAIT_OLD | Self::BIASED)",
         ("rotation", "who_waits_for_writes_is_woken"),
     ),
 ];
@@ -67,4 +67,59 @@ pub(super) const LOCKED: &[Mutant] = &[mutant(
         "lease",
         "whoever_is_told_that_it_is_over_finds_the_region_free",
     ),
+)];
+
+pub(super) const BIAS: &[Mutant] = &[
+    mutant(
+        "an exclusive side does not look at the slots",
+        "!before.has(Word::BIASED) || self.drain(kind, spin)",
+        "let _ = (before, spin); true",
+        ("bias", "published_readers_and_a_write_exclude_each_other"),
+    ),
+    mutant(
+        "a reader does not look at the word once more",
+        "if seen.lets_publish() {\n            return Some(place);",
+        "if seen.lets_publish() || true {\n            return Some(place);",
+        ("bias", "published_readers_and_a_write_exclude_each_other"),
+    ),
+    mutant(
+        "readers are let be instead of being moved",
+        "self.move_readers();",
+        "",
+        ("bias", "published_readers_and_a_write_exclude_each_other"),
+    ),
+    mutant(
+        "a reader that was moved gives no count back",
+        "self.release_moved(place);",
+        "",
+        ("bias", "a_moved_reader_wakes_a_thread"),
+    ),
+    mutant(
+        "the count of a reader that went meanwhile is not given back",
+        "if !place.is_of(address) && place.settle(address) {",
+        "if false {",
+        ("bias", "a_moved_reader_wakes_a_thread"),
+    ),
+    mutant(
+        "a reader is moved without a count",
+        "self.word.fetch_add(Word::READER, Ordering::Relaxed);",
+        "",
+        ("bias", "a_moved_reader_wakes_a_thread"),
+    ),
+    mutant(
+        "who did not get in wakes nobody",
+        "if !before.release_is_done(kind.holder()) {",
+        "if false {",
+        (
+            "bias",
+            "exclusive_sides_and_a_published_reader_exclude_each_other",
+        ),
+    ),
+];
+
+pub(super) const SLOTS: &[Mutant] = &[mutant(
+    "a slot is taken that is not empty",
+    "place.gate.load(Ordering::Acquire) == 0;",
+    "place.gate.load(Ordering::Acquire) != 1;",
+    ("bias", "a_line_goes_on_with_what_is_published_in_it"),
 )];
