@@ -2,8 +2,10 @@
 //! ours, what they replace, and the floor under all. The benches time them and count their instructions.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub mod args;
 pub mod fake;
 pub mod paths;
+pub mod report;
 pub mod turns;
 
 use std::collections::HashMap;
