@@ -38,12 +38,15 @@ fn regions<const N: usize>() -> Vec<LocalMr> {
     region_of(N).chunks_of(BYTES).unwrap().collect()
 }
 
-fn words<const N: usize>() -> Vec<CachePadded<AtomicU64>> {
-    (0..N).map(|_| CachePadded::default()).collect()
+/// A word in a place of its own, as a region is.
+type Word = Box<CachePadded<AtomicU64>>;
+
+fn words<const N: usize>() -> Vec<Word> {
+    (0..N).map(|_| Word::default()).collect()
 }
 
-fn locks<const N: usize>() -> Vec<CachePadded<RwLock<Locked>>> {
-    (0..N).map(|_| CachePadded::default()).collect()
+fn locks<const N: usize>() -> Vec<Arc<RwLock<Locked>>> {
+    (0..N).map(|_| Arc::default()).collect()
 }
 
 /// Visits all in an order that nothing guesses, over and over.
@@ -57,7 +60,7 @@ fn visit<T: 'static, R>(all: Vec<T>, look: impl Fn(&T) -> R + 'static) -> Run {
     })
 }
 
-fn two_rmws(word: &CachePadded<AtomicU64>) {
+fn two_rmws(word: &Word) {
     word.fetch_add(1, Ordering::Acquire);
     word.fetch_sub(1, Ordering::Release);
 }

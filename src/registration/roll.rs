@@ -11,7 +11,8 @@ use super::Deregister;
 use crate::gate::{Busy, Gate, Stage};
 use crate::sync::UnsafeCell;
 
-/// What a region is to its registration.
+/// What a region is to its registration: the gate in front, which is in use all the time.
+#[repr(C)]
 pub(crate) struct Member {
     pub(crate) gate: Gate,
     links: UnsafeCell<Links>,
