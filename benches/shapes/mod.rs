@@ -2,10 +2,13 @@
 //! ours, what they replace, and the floor under all. The benches time them and count their instructions.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
-pub mod args;
+pub mod bench;
+pub mod clock;
 pub mod fake;
 pub mod paths;
 pub mod report;
+pub mod rivals;
+pub mod spread;
 pub mod turns;
 
 use std::collections::HashMap;

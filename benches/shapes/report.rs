@@ -97,6 +97,12 @@ pub struct Points {
 }
 
 impl Report {
+    pub fn add(&mut self, other: Report) {
+        self.tables.extend(other.tables);
+        self.distributions.extend(other.distributions);
+        self.curves.extend(other.curves);
+    }
+
     pub fn write(&self, file: &Path) -> std::io::Result<()> {
         fs::write(file, serde_json::to_vec_pretty(self)?)
     }
@@ -106,7 +112,24 @@ impl Report {
     }
 }
 
+impl From<Table> for Report {
+    fn from(table: Table) -> Self {
+        Report {
+            tables: vec![table],
+            ..Report::default()
+        }
+    }
+}
+
 impl Row {
+    pub fn promise(&mut self, promise: Promise) {
+        match promise {
+            Promise::Ratio(most) => self.promised = Some(most),
+            Promise::More(most) => self.promised_more = Some(most),
+            Promise::Value(most) => self.promised_value = Some(most),
+        }
+    }
+
     /// What is promised of it, what is found, and whether it is kept.
     pub fn promises(&self) -> impl Iterator<Item = (Promise, f64, bool)> {
         let all = [

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 
-use super::args::Args;
+use super::bench;
 use super::report::{Report, Role, Row, Table};
 
 /// Takes that many operations, and says how long that took.
@@ -66,68 +66,36 @@ pub fn alone(mut once: impl FnMut(usize) + 'static) -> Run {
 /// A title, and who is compared under it.
 pub type Contest = (&'static str, fn() -> Vec<Contestant>);
 
-/// The `main` of a bench: criterion times each by itself, then come the tables. With `--check` the tables
-/// alone, several of each with contestants made anew; it is an error if a promise is missed in three
-/// quarters of them. With `--report FILE` the tables alone as well, in JSON, each of all rounds of several.
+/// The `main` of a bench.
 pub fn main(contests: &[Contest]) -> ExitCode {
-    Args::with(|args| {
-        let asked = || contests.iter().filter(|(title, _)| args.is_asked(title));
-        if args.check {
-            // All of them, whatever the first brings.
-            return match asked().filter(|contest| !is_kept(contest)).count() {
-                0 => ExitCode::SUCCESS,
-                _ => ExitCode::FAILURE,
-            };
-        }
-        if args.is_for_report() {
-            let count = if args.quick { 1 } else { CHECKS };
-            let tables = asked().map(|contest| tables(contest, count)).collect();
-            return args.write(Report {
-                tables,
-                ..Report::default()
+    bench::main(contests)
+}
+
+impl bench::Contest for Contest {
+    fn title(&self) -> &str {
+        self.0
+    }
+
+    fn by_themselves(&self, criterion: &mut Criterion) {
+        let mut group = criterion.benchmark_group(self.0);
+        for mut contestant in (self.1)() {
+            group.bench_function(contestant.name, |b| {
+                b.iter_custom(|count| (contestant.run)(count));
             });
         }
-        let mut criterion = Criterion::default().configure_from_args();
-        for (title, contestants) in contests {
-            let mut contestants = contestants();
-            by_themselves(&mut criterion, title, &mut contestants);
-            if !args.test && args.is_asked(title) {
-                let mut rounds = Rounds::default();
-                rounds.take(&mut contestants);
-                rounds.table(title, &contestants);
-            }
-        }
-        criterion.final_summary();
-        ExitCode::SUCCESS
-    })
-}
-
-fn is_kept(contest: &Contest) -> bool {
-    let missed = (0..CHECKS).filter(|_| tables(contest, 1).is_missed());
-    4 * missed.count() < 3 * CHECKS
-}
-
-/// A table of so many, with contestants made anew for each.
-fn tables((title, contestants): &Contest, count: usize) -> Table {
-    let mut rounds = Rounds::default();
-    (1..count).for_each(|_| rounds.take(&mut contestants()));
-    let mut contestants = contestants();
-    rounds.take(&mut contestants);
-    rounds.table(title, &contestants)
-}
-
-fn by_themselves(criterion: &mut Criterion, title: &str, contestants: &mut [Contestant]) {
-    let mut group = criterion.benchmark_group(title);
-    for contestant in contestants {
-        group.bench_function(contestant.name, |b| {
-            b.iter_custom(|count| (contestant.run)(count));
-        });
+        group.finish();
     }
-    group.finish();
+
+    fn in_turns(&self, times: usize) -> Report {
+        let (title, contestants) = self;
+        let mut rounds = Rounds::default();
+        (1..times).for_each(|_| rounds.take(&mut contestants()));
+        let mut contestants = contestants();
+        rounds.take(&mut contestants);
+        rounds.table(title, &contestants).into()
+    }
 }
 
-/// Where memory lies, and who else is at work, makes one table worse than the next.
-const CHECKS: usize = 8;
 const ROUNDS: usize = 101;
 const OPERATIONS: u64 = 25_000;
 

@@ -2,6 +2,9 @@
 
 mod coverage;
 mod downstream;
+#[allow(dead_code, reason = "benches write what is read here")]
+#[path = "../../benches/shapes/report.rs"]
+mod figures;
 mod house;
 mod instructions;
 mod loom;
@@ -10,6 +13,7 @@ mod models;
 mod mutants;
 mod packages;
 mod process;
+mod report;
 mod sanitize;
 mod shuttle;
 mod steps;
@@ -49,6 +53,9 @@ Usage: cargo xtask <command>
   miri [tree|stacked]      tests under Miri, with these borrows or with both (nightly)
   coverage                 which lines of src/ the tests run (cargo-llvm-cov)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
+  bench-report [--quick] [--draw] [FILTER]
+                           runs the benches whose name contains FILTER and writes docs/performance.md;
+                           --quick measures once, --draw takes what was measured before
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
   vm test [--timeout SECONDS] [--memory MIB]
@@ -98,6 +105,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "shuttle" => return shuttle_command(args),
         "mutants" => return mutants_command(args),
         "miri" => return miri_command(args),
+        "bench-report" => return report_command(args),
         _ => {}
     }
     if let Some(extra) = args.next()? {
@@ -175,6 +183,19 @@ fn miri_command(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     miri::run(only.as_deref())
+}
+
+fn report_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut options = report::Options::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("quick") => options.quick = true,
+            Long("draw") => options.draw = true,
+            Value(value) if options.filter.is_empty() => options.filter = value.string()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    report::run(&options)
 }
 
 fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Result<()> {
