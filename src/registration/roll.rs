@@ -48,13 +48,11 @@ impl Member {
 pub(super) struct Roll {
     first: Link,
     last: Link,
-    /// What ends the registration in force; `None` once that has been done.
-    current: Option<Handle>,
     /// Nothing, most of the time.
     retired: Option<Box<Retired>>,
 }
 
-type Handle = Box<dyn Deregister>;
+pub(super) type Handle = Box<dyn Deregister>;
 
 /// Registrations that are in force no more, and not ended yet.
 struct Retired {
@@ -98,11 +96,11 @@ impl Retired {
 }
 
 impl Roll {
-    pub(super) fn new(current: Handle) -> Self {
+    /// A roll with that region.
+    pub(super) fn new(first: Link) -> Self {
         Roll {
-            first: None,
-            last: None,
-            current: Some(current),
+            first,
+            last: first,
             retired: None,
         }
     }
@@ -139,18 +137,15 @@ impl Roll {
         }
     }
 
-    /// `handle` ends what is in force from now on; what was before is retired.
-    pub(super) fn replace(&mut self, handle: Handle) {
-        if let Some(before) = self.current.replace(handle) {
-            let retired = self.retired.get_or_insert_with(Retired::new);
-            retired.waiting.push(before);
-        }
+    /// It is in force no more.
+    pub(super) fn retire(&mut self, handle: Handle) {
+        let retired = self.retired.get_or_insert_with(Retired::new);
+        retired.waiting.push(handle);
     }
 
-    /// How many registrations there are, the one in force included.
+    /// How many registrations are retired, and not ended yet.
     pub(super) fn count(&self) -> usize {
-        let old = self.retired.as_ref().map_or(0, |retired| retired.count());
-        old + usize::from(self.current.is_some())
+        self.retired.as_ref().map_or(0, |retired| retired.count())
     }
 
     /// Takes the retirement as far as it goes without waiting. `Err`: the first gate that is in the way.
@@ -197,29 +192,26 @@ impl Roll {
         retired.over.extend(refused);
     }
 
-    /// Ends all of them, the one in force last; for who knows that no operation is in flight. What is left
-    /// after a refusal is to be ended as before.
+    /// Ends all that is retired; for who knows that no operation is in flight. What is left after a refusal
+    /// is to be ended as before.
     pub(super) fn end(&mut self) -> io::Result<()> {
-        if let Some(mut retired) = self.retired.take() {
-            let Retired {
-                waiting,
-                leaving,
-                over,
-                ..
-            } = &mut *retired;
-            over.append(leaving);
-            over.append(waiting);
-            while let Some(first) = over.first_mut() {
-                if let Err(error) = first.deregister() {
-                    self.retired = Some(retired);
-                    return Err(error);
-                }
-                over.remove(0);
+        let Some(mut retired) = self.retired.take() else {
+            return Ok(());
+        };
+        let Retired {
+            waiting,
+            leaving,
+            over,
+            ..
+        } = &mut *retired;
+        over.append(leaving);
+        over.append(waiting);
+        while let Some(first) = over.first_mut() {
+            if let Err(error) = first.deregister() {
+                self.retired = Some(retired);
+                return Err(error);
             }
-        }
-        if let Some(current) = &mut self.current {
-            current.deregister()?;
-            self.current = None;
+            over.remove(0);
         }
         Ok(())
     }
