@@ -114,7 +114,7 @@ fn who_waits_for_writes_is_woken() {
 }
 
 /// A part that comes to its end with an operation in flight, while the keys change.
-/// Shows: ROLL-1, REGION-4.
+/// Shows: ROLL-1, ROLL-2, REGION-4.
 #[test]
 fn a_part_may_go_meanwhile() {
     explore("a_part_may_go_meanwhile", 2, 20, || {

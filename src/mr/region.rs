@@ -2,6 +2,7 @@
 //! guards and slices (which borrow the handle) and from holds (which don't).
 
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -11,19 +12,26 @@ use crate::error::{Error, Result};
 use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
 
-/// Aligned so that a hold has room in the low bits of its address, and has its lines for itself.
-#[repr(align(128))]
+/// Aligned so that a hold has room in the low bits of its address, and has its lines for itself. What guards
+/// and operations look at comes first: one line, when there are so many regions that none is in a cache.
+#[repr(C, align(128))]
 pub(crate) struct Region {
-    pub(crate) member: Member,
     pub(crate) addr: NonNull<u8>,
     pub(crate) length: usize,
     pub(crate) registration: Arc<Registration>,
     /// Peers write the bytes at any time (rule R3, SHARED-1): holds keep them registered and exclude
     /// nobody.
     pub(crate) shared: bool,
+    pub(crate) member: Member,
     /// Where it comes home to, if it is a slot of a pool.
     pub(crate) place: Option<Place>,
 }
+
+const _: () = {
+    assert!(size_of::<Region>() == 128);
+    // The gate's word is the first thing in it.
+    assert!(offset_of!(Region, member) + size_of::<u64>() <= 64);
+};
 
 impl Region {
     /// Whether such a hold counts as [`Holder::NicRead`] in the gate. Asked before the gate is, so that

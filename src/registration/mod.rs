@@ -35,7 +35,6 @@ use crate::leaks;
 pub(crate) struct Registration {
     inner: InnerCell,
     roll: Locked<Roll>,
-    memory: ManuallyDrop<Memory>,
     /// Dropped after the registration has ended: a protection domain outlives its registrations.
     registrar: ManuallyDrop<Arc<dyn Registrar>>,
     remote_write_granted: bool,
@@ -74,15 +73,8 @@ impl Registration {
     ) -> Self {
         let Registered { lkey, rkey, handle } = registered;
         Registration {
-            inner: InnerCell::new(LocalMrInner {
-                addr: memory.addr().as_ptr() as usize,
-                length: memory.length(),
-                lkey,
-                rkey,
-                access,
-            }),
+            inner: InnerCell::new(memory, (lkey, rkey), access),
             roll: Locked::new(Roll::new(handle)),
-            memory: ManuallyDrop::new(memory),
             registrar: ManuallyDrop::new(registrar),
             remote_write_granted,
         }
@@ -90,7 +82,8 @@ impl Registration {
 
     /// Address and length of the memory.
     pub(crate) fn bytes(&self) -> (NonNull<u8>, usize) {
-        (self.memory.addr(), self.memory.length())
+        let memory = &self.inner.memory;
+        (memory.addr(), memory.length())
     }
 
     /// The state, as a snapshot.
@@ -175,18 +168,7 @@ impl Registration {
     /// Deregisters all, the one in force last; if the provider refuses one, those that are left are in
     /// force as before. Once ended, nothing more is done. No operation is in flight.
     pub(crate) fn end(&self) -> io::Result<()> {
-        self.roll.with(|roll| {
-            let mut all = roll.take_all();
-            while let Some(first) = all.first_mut() {
-                if let Err(error) = first.deregister() {
-                    roll.current = all.pop();
-                    roll.put_back(all);
-                    return Err(error);
-                }
-                all.remove(0);
-            }
-            Ok(())
-        })
+        self.roll.with(Roll::end)
     }
 
     /// The memory of a registration that has [ended](Self::end).
@@ -195,7 +177,7 @@ impl Registration {
         let mut ended = ManuallyDrop::new(self);
         // SAFETY: REGN-1: `ended` is not used, nor dropped, after its fields were taken.
         unsafe {
-            let memory = ManuallyDrop::take(&mut ended.memory);
+            let memory = ManuallyDrop::take(&mut ended.inner.memory);
             std::ptr::drop_in_place(&raw mut ended.inner);
             std::ptr::drop_in_place(&raw mut ended.roll);
             ManuallyDrop::drop(&mut ended.registrar);
@@ -219,10 +201,10 @@ impl Drop for Registration {
         match self.end() {
             // SAFETY: REGN-1: the fields are not used after this; DEREG-1: nor the memory by the NIC.
             Ok(()) => unsafe {
-                ManuallyDrop::drop(&mut self.memory);
+                ManuallyDrop::drop(&mut self.inner.memory);
                 ManuallyDrop::drop(&mut self.registrar);
             },
-            Err(_) => leaks::registration(self.memory.length()),
+            Err(_) => leaks::registration(self.inner.memory.length()),
         }
     }
 }

@@ -7,6 +7,7 @@ mod downstream;
 mod figures;
 mod house;
 mod instructions;
+mod lines;
 mod loom;
 mod miri;
 mod models;
@@ -56,6 +57,8 @@ Usage: cargo xtask <command>
   bench-report [--quick] [--draw] [FILTER]
                            runs the benches whose name contains FILTER and writes docs/performance.md;
                            --quick measures once, --draw takes what was measured before
+  lines                    how often a cache line comes from elsewhere per operation, with 1 to 16 threads:
+                           accesses recorded by lackey, replayed in a simulation; for the report as well
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
   vm test [--timeout SECONDS] [--memory MIB]
@@ -118,6 +121,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "asan" => sanitize::run(),
         "coverage" => coverage::run(),
         "instructions" => instructions::run(),
+        "lines" => lines::run(),
         "ci" => tasks::ci(),
         other => bail!(Exit::usage(format!("no command `{other}`\n\n{USAGE}"))),
     }

@@ -21,7 +21,7 @@ use crate::workspace::{self, executables};
 use machine::Machine;
 
 /// Benches that count instructions, and measure no time.
-const COUNTING: &[&str] = &["locked", "instructions"];
+const COUNTING: &[&str] = &["locked", "instructions", "lines"];
 
 /// In the root of the repository.
 const PAGE: &str = "docs/performance.md";
