@@ -3,7 +3,7 @@
 //! can be run one by one.
 
 mod bars;
-mod lines;
+mod curves;
 mod machine;
 mod page;
 mod plots;
@@ -16,12 +16,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::figures::Report;
-use crate::process;
 use crate::workspace::{self, executables};
+use crate::{lines, process};
 use machine::Machine;
 
 /// Benches that count instructions, and measure no time.
 const COUNTING: &[&str] = &["locked", "instructions", "lines"];
+
+/// A simulation, which writes its part of the report itself.
+const LINES: &str = "lines";
 
 /// In the root of the repository.
 const PAGE: &str = "docs/performance.md";
@@ -80,6 +83,10 @@ fn measure(options: &Options, directory: &Path) -> Result<()> {
             bench.arg("--quick");
         }
         process::run(&mut bench)?;
+    }
+    if LINES.contains(&options.filter) {
+        println!("== {LINES}");
+        lines::run()?;
     }
     Machine::this(options.quick)?.write(directory)
 }

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 
 use crate::figures::{Curves, Distribution, Points, Report, Table};
 
-use super::{bars, lines};
+use super::{bars, curves};
 
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -60,8 +60,8 @@ pub fn draw(file: &Path, figure: &[Panel]) -> Result<()> {
         let (area, below) = rest.split_vertically(height);
         match panel {
             Panel::Bars(table) => bars::draw(&area, table)?,
-            Panel::Lines(curves) => lines::draw(&area, curves, false)?,
-            Panel::Shares(curves) => lines::draw(&area, curves, true)?,
+            Panel::Lines(of) => curves::draw(&area, of, false)?,
+            Panel::Shares(of) => curves::draw(&area, of, true)?,
         }
         rest = below;
     }
@@ -73,7 +73,7 @@ impl Panel {
     fn height(&self) -> u32 {
         match self {
             Panel::Bars(table) => bars::height(table),
-            Panel::Lines(_) | Panel::Shares(_) => lines::HEIGHT,
+            Panel::Lines(_) | Panel::Shares(_) => curves::HEIGHT,
         }
     }
 }
