@@ -22,7 +22,7 @@ pub enum Panel {
     Shares(Curves),
 }
 
-const WIDTH: u32 = 880;
+const WIDTH: u32 = 960;
 
 pub const FONT: &str = "sans-serif";
 
@@ -80,28 +80,16 @@ impl Panel {
 
 /// Ours blue, floors grey, rivals in warm colours; `nth` tells those of a kind apart.
 pub fn colour(name: &str, nth: usize) -> RGBColor {
-    const OURS: [RGBColor; 3] = [
-        RGBColor(31, 119, 180),
-        RGBColor(23, 190, 207),
-        RGBColor(0, 70, 140),
-    ];
-    const FLOORS: [RGBColor; 3] = [
-        RGBColor(90, 90, 90),
-        RGBColor(150, 150, 150),
-        RGBColor(190, 190, 190),
-    ];
-    const RIVALS: [RGBColor; 4] = [
-        RGBColor(214, 96, 39),
-        RGBColor(232, 170, 60),
-        RGBColor(160, 60, 60),
-        RGBColor(140, 110, 70),
-    ];
-    let among: &[RGBColor] = match name {
+    const OURS: [u32; 5] = [0x1f77b4, 0x17becf, 0x00468c, 0x6a51a3, 0x2ca02c];
+    const FLOORS: [u32; 3] = [0x5a5a5a, 0x969696, 0xbebebe];
+    const RIVALS: [u32; 6] = [0xd66027, 0xe8aa3c, 0xa03c3c, 0x8c6e46, 0xe377c2, 0xb5bd3a];
+    let among: &[u32] = match name {
         _ if name.starts_with("floor") => &FLOORS,
         _ if name.starts_with("rival") => &RIVALS,
         _ => &OURS,
     };
-    among[nth % among.len()]
+    let [_, red, green, blue] = among[nth % among.len()].to_be_bytes();
+    RGBColor(red, green, blue)
 }
 
 fn guards(report: &Report) -> Figure {
