@@ -14,18 +14,47 @@ use super::fake::FakeQp;
 use super::{DEPTH, REGIONS, region, regions};
 
 /// A look at `what`, which the optimiser knows nothing of.
-pub fn look<T, R>(what: T, look: impl Fn(&T) -> R) -> impl FnMut(usize) {
+pub fn look<T, R>(what: T, look: impl Fn(&T) -> R) -> impl Fn(usize) {
     move |_| {
         black_box(look(black_box(&what)));
     }
 }
 
-pub fn lkey() -> impl FnMut(usize) {
+/// As [`look`], by who has `what` alone.
+pub fn change<T>(mut what: T, change: impl Fn(&mut T)) -> impl FnMut(usize) {
+    move |_| change(black_box(&mut what))
+}
+
+pub fn lkey() -> impl Fn(usize) {
     look(region(), |mr| mr.lkey())
 }
 
-pub fn rkey() -> impl FnMut(usize) {
+pub fn rkey() -> impl Fn(usize) {
     look(region(), |mr| mr.rkey())
+}
+
+pub fn as_slice() -> impl Fn(usize) {
+    look(region(), |mr| mr.as_slice()[0])
+}
+
+pub fn try_as_slice() -> impl Fn(usize) {
+    look(region(), |mr| mr.try_as_slice().map(|bytes| bytes[0]))
+}
+
+pub fn as_mut_slice() -> impl FnMut(usize) {
+    change(region(), |mr| mr.as_mut_slice()[0] = 1)
+}
+
+/// A region that the NIC writes, for good.
+pub fn in_flight() -> LocalMr {
+    let mr = region();
+    std::mem::forget(mr.begin_write().unwrap());
+    mr
+}
+
+/// `try_as_slice`, which is refused.
+pub fn refused() -> impl Fn(usize) {
+    look(in_flight(), |mr| mr.try_as_slice().is_none())
 }
 
 /// A post and its completion, one after the other.

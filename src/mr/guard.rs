@@ -309,6 +309,7 @@ macro_rules! pointer_guard {
         impl Deref for $guard<'_> {
             type Target = $target;
 
+            #[inline]
             fn deref(&self) -> &$target {
                 &self.pointer
             }
