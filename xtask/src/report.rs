@@ -17,14 +17,16 @@ use anyhow::{Context, Result};
 
 use crate::figures::Report;
 use crate::workspace::{self, executables};
-use crate::{lines, process};
+use crate::{instructions, lines, process};
 use machine::Machine;
 
-/// Benches that count instructions, and measure no time.
+/// Benches that measure no time: commands of their own count with them, and write their part of the report.
 const COUNTING: &[&str] = &["locked", "instructions", "lines"];
 
-/// A simulation, which writes its part of the report itself.
-const LINES: &str = "lines";
+/// Those commands.
+const COUNTS: &[Count] = &[("instructions", instructions::run), ("lines", lines::run)];
+
+type Count = (&'static str, fn() -> Result<()>);
 
 /// In the root of the repository.
 const PAGE: &str = "docs/performance.md";
@@ -84,9 +86,11 @@ fn measure(options: &Options, directory: &Path) -> Result<()> {
         }
         process::run(&mut bench)?;
     }
-    if LINES.contains(&options.filter) {
-        println!("== {LINES}");
-        lines::run()?;
+    for (name, count) in COUNTS {
+        if name.contains(&options.filter) {
+            println!("== {name}");
+            count()?;
+        }
     }
     Machine::this(options.quick)?.write(directory)
 }
