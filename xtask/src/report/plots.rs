@@ -84,7 +84,7 @@ pub fn colour(name: &str, nth: usize) -> RGBColor {
     const FLOORS: [u32; 3] = [0x5a5a5a, 0x969696, 0xbebebe];
     const RIVALS: [u32; 6] = [0xd66027, 0xe8aa3c, 0xa03c3c, 0x8c6e46, 0xe377c2, 0xb5bd3a];
     let among: &[u32] = match name {
-        _ if name.starts_with("floor") => &FLOORS,
+        _ if name.contains("floor") => &FLOORS,
         _ if name.starts_with("rival") => &RIVALS,
         _ => &OURS,
     };
