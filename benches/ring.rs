@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
-use shapes::clock::Tick;
+use shapes::clock::{Tick, keep_to_core};
 use shapes::report::Promise;
 use shapes::rivals::{Exchanged, Looked, Rival};
 use shapes::spread::{Contest, Contestant, Sample, Taken, contestant};
@@ -33,6 +33,7 @@ fn ring<T: Rival + 'static>(slot: T) -> Sample {
         let mut taken = Taken::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
+                keep_to_core(1);
                 both.wait();
                 let mut count = 0;
                 while !over.load(Ordering::Relaxed) {
@@ -41,6 +42,7 @@ fn ring<T: Rival + 'static>(slot: T) -> Sample {
                     reads.store(count, Ordering::Relaxed);
                 }
             });
+            keep_to_core(0);
             both.wait();
             let (mut free, mut first) = (0.0, 0);
             let mut released = Tick::now();
@@ -76,7 +78,7 @@ fn writes() -> Vec<Contestant> {
             .promised(0.99, Promise::Ratio(1.0)),
         contestant(EXCHANGED, ring(Exchanged::default())),
         contestant(
-            "a compare_exchange on a line that readers only look at",
+            "floor: a compare_exchange, readers only look and count nowhere",
             ring(Looked::default()),
         ),
         contestant(PARKING_LOT, ring(parking_lot::RwLock::new(0))),

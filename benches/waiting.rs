@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
-use shapes::clock::Tick;
+use shapes::clock::{Tick, keep_to_core};
 use shapes::report::Promise;
 use shapes::rivals::{Async, Futex, Looked, Rival};
 use shapes::spread::{Contest, Contestant, Sample, Taken, contestant};
@@ -34,7 +34,9 @@ fn wake<T: Rival + 'static>(what: T, nanos: f64) -> Sample {
         let woken_at = Note::default();
         let mut taken = Taken::default();
         std::thread::scope(|scope| {
+            keep_to_core(0);
             scope.spawn(|| {
+                keep_to_core(1);
                 for turn in 1..=samples as u64 {
                     wait_for(&held, turn);
                     // Ordering: Release pairs with the Acquire in `wait_for`, here and below.

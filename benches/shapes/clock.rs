@@ -1,4 +1,5 @@
-//! A clock for what lasts as long as it takes to ask the system for the time.
+//! A clock for what lasts as long as it takes to ask the system for the time, and cores for threads that are
+//! to run side by side.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -74,3 +75,33 @@ impl Tick {
         }
     }
 }
+
+/// Keeps this thread on the `nth` of the cores that it may run on, if the system knows how: two threads that share
+/// one measure its scheduler.
+pub fn keep_to_core(nth: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let size = size_of::<libc::cpu_set_t>();
+        // SAFETY: a set of cores is plain data, all zero is the empty one; the calls get its size.
+        unsafe {
+            let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+            let own = ALLOWED.get_or_init(|| {
+                libc::sched_getaffinity(0, size, &raw mut allowed);
+                let cores = 0..libc::CPU_SETSIZE as usize;
+                cores
+                    .filter(|core| libc::CPU_ISSET(*core, &allowed))
+                    .collect()
+            });
+            let Some(core) = own.get(nth % own.len().max(1)) else {
+                return;
+            };
+            let mut one: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(*core, &mut one);
+            libc::sched_setaffinity(0, size, &raw const one);
+        }
+    }
+}
+
+/// The cores that the first who asked may run on: later its children have what it was kept to.
+#[cfg(target_os = "linux")]
+static ALLOWED: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();

@@ -3,7 +3,7 @@
 //! can be run one by one.
 
 mod bars;
-mod lines;
+mod curves;
 mod machine;
 mod page;
 mod plots;
@@ -16,12 +16,17 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::figures::Report;
-use crate::process;
 use crate::workspace::{self, executables};
+use crate::{instructions, lines, process};
 use machine::Machine;
 
-/// Benches that count instructions, and measure no time.
+/// Benches that measure no time: commands of their own count with them, and write their part of the report.
 const COUNTING: &[&str] = &["locked", "instructions", "lines"];
+
+/// Those commands.
+const COUNTS: &[Count] = &[("instructions", instructions::run), ("lines", lines::run)];
+
+type Count = (&'static str, fn() -> Result<()>);
 
 /// In the root of the repository.
 const PAGE: &str = "docs/performance.md";
@@ -80,6 +85,12 @@ fn measure(options: &Options, directory: &Path) -> Result<()> {
             bench.arg("--quick");
         }
         process::run(&mut bench)?;
+    }
+    for (name, count) in COUNTS {
+        if name.contains(&options.filter) {
+            println!("== {name}");
+            count()?;
+        }
     }
     Machine::this(options.quick)?.write(directory)
 }

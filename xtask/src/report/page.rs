@@ -106,10 +106,68 @@ fn section(report: &Report) -> String {
             let _ = writeln!(text, "\n![{caption}](plots/{plot}.svg)");
         }
     }
-    for table in &report.tables {
-        text += &of_table(table);
+    for tables in report.tables.chunk_by(are_of_one) {
+        text += &match tables {
+            [table] => of_table(table),
+            _ => of_quantiles(tables),
+        };
     }
     text
+}
+
+/// `wake-up, p50` is of a wake-up, and its p50.
+fn quantile(title: &str) -> Option<(&str, &str)> {
+    let (what, tail) = title.rsplit_once(", ")?;
+    let is_quantile = tail.strip_prefix('p')?.parse::<f64>().is_ok();
+    is_quantile.then_some((what, tail))
+}
+
+/// Whether two tables are of different quantiles of the same.
+fn are_of_one(a: &Table, b: &Table) -> bool {
+    let what = |table| quantile(table).map(|(what, _)| what);
+    what(&a.title).is_some_and(|of| Some(of) == what(&b.title)) && a.rows.len() == b.rows.len()
+}
+
+/// Side by side.
+fn of_quantiles(tables: &[Table]) -> String {
+    let named = tables.iter().filter_map(|table| quantile(&table.title));
+    let (mut whats, quantiles): (Vec<&str>, Vec<&str>) = named.unzip();
+    let mut text = format!(
+        "\n| {} | {} | promised |\n|---|{}---|\n",
+        whats.pop().unwrap_or_default(),
+        quantiles.join(" | "),
+        "---|".repeat(tables.len()),
+    );
+    for nth in 0..tables[0].rows.len() {
+        let rows = tables.iter().map(|table| (table, &table.rows[nth]));
+        let cells: Vec<String> = rows.clone().map(|(table, row)| cell(table, row)).collect();
+        let promises = rows.zip(&quantiles).flat_map(|((table, row), quantile)| {
+            let of_row = promised(table, row).into_iter();
+            of_row.map(move |promise| format!("{quantile}: {promise}"))
+        });
+        let promises: Vec<String> = promises.collect();
+        let name = &tables[0].rows[nth].name;
+        let (cells, promises) = (cells.join(" | "), promises.join("; "));
+        let _ = writeln!(text, "| {name} | {cells} | {promises} |");
+    }
+    text
+}
+
+/// A value and its ratio.
+fn cell(table: &Table, row: &Row) -> String {
+    let value = amount(row.value, &table.unit);
+    match row.ratio {
+        Some(ratio) => format!("{value} ({ratio:.2})"),
+        None => value,
+    }
+}
+
+fn promised(table: &Table, row: &Row) -> Vec<String> {
+    let promises = row.promises().map(|(promise, _, kept)| {
+        let missed = if kept { "" } else { " **missed**" };
+        at_most(promise, &table.unit) + missed
+    });
+    promises.collect()
 }
 
 fn of_table(table: &Table) -> String {
@@ -122,17 +180,12 @@ fn of_table(table: &Table) -> String {
             (Some(_), Role::Overhead) | (None, _) => String::new(),
             (Some(ratio), _) => format!("{ratio:.2}"),
         };
-        let promises = row.promises().map(|(promise, _, kept)| {
-            let missed = if kept { "" } else { " **missed**" };
-            at_most(promise, &table.unit) + missed
-        });
-        let promises: Vec<String> = promises.collect();
         let _ = writeln!(
             text,
             "| {} | {} | {ratio} | {} |",
             row.name,
             amount(row.value, &table.unit),
-            promises.join(", "),
+            promised(table, row).join("; "),
         );
     }
     text
@@ -171,6 +224,35 @@ mod tests {
         ] {
             assert_eq!(amount(value, unit), expected);
         }
+    }
+
+    #[test]
+    fn quantiles_stand_side_by_side() {
+        let table = |title: &str, value| Table {
+            title: title.into(),
+            unit: "ns".into(),
+            rows: vec![Row {
+                name: "ours".into(),
+                value,
+                ratio: Some(value),
+                promised: Some(2.0),
+                ..Row::default()
+            }],
+        };
+        let tables = vec![
+            table("a, p50", 1.0),
+            table("a, p99", 3.0),
+            table("a, page", 4.0),
+        ];
+        let text = section(&Report {
+            tables,
+            ..Report::default()
+        });
+        assert!(text.contains("| a | p50 | p99 | promised |"));
+        let row =
+            "| ours | 1 ns (1.00) | 3 ns (3.00) | p50: at most 2×; p99: at most 2× **missed** |";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("| a, page | | ratio | promised |"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 
 use crate::figures::{Curves, Distribution, Points, Report, Table};
 
-use super::{bars, lines};
+use super::{bars, curves};
 
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -22,7 +22,7 @@ pub enum Panel {
     Shares(Curves),
 }
 
-const WIDTH: u32 = 880;
+const WIDTH: u32 = 960;
 
 pub const FONT: &str = "sans-serif";
 
@@ -60,8 +60,8 @@ pub fn draw(file: &Path, figure: &[Panel]) -> Result<()> {
         let (area, below) = rest.split_vertically(height);
         match panel {
             Panel::Bars(table) => bars::draw(&area, table)?,
-            Panel::Lines(curves) => lines::draw(&area, curves, false)?,
-            Panel::Shares(curves) => lines::draw(&area, curves, true)?,
+            Panel::Lines(of) => curves::draw(&area, of, false)?,
+            Panel::Shares(of) => curves::draw(&area, of, true)?,
         }
         rest = below;
     }
@@ -73,35 +73,23 @@ impl Panel {
     fn height(&self) -> u32 {
         match self {
             Panel::Bars(table) => bars::height(table),
-            Panel::Lines(_) | Panel::Shares(_) => lines::HEIGHT,
+            Panel::Lines(_) | Panel::Shares(_) => curves::HEIGHT,
         }
     }
 }
 
 /// Ours blue, floors grey, rivals in warm colours; `nth` tells those of a kind apart.
 pub fn colour(name: &str, nth: usize) -> RGBColor {
-    const OURS: [RGBColor; 3] = [
-        RGBColor(31, 119, 180),
-        RGBColor(23, 190, 207),
-        RGBColor(0, 70, 140),
-    ];
-    const FLOORS: [RGBColor; 3] = [
-        RGBColor(90, 90, 90),
-        RGBColor(150, 150, 150),
-        RGBColor(190, 190, 190),
-    ];
-    const RIVALS: [RGBColor; 4] = [
-        RGBColor(214, 96, 39),
-        RGBColor(232, 170, 60),
-        RGBColor(160, 60, 60),
-        RGBColor(140, 110, 70),
-    ];
-    let among: &[RGBColor] = match name {
-        _ if name.starts_with("floor") => &FLOORS,
+    const OURS: [u32; 5] = [0x1f77b4, 0x17becf, 0x00468c, 0x6a51a3, 0x2ca02c];
+    const FLOORS: [u32; 3] = [0x5a5a5a, 0x969696, 0xbebebe];
+    const RIVALS: [u32; 6] = [0xd66027, 0xe8aa3c, 0xa03c3c, 0x8c6e46, 0xe377c2, 0xb5bd3a];
+    let among: &[u32] = match name {
+        _ if name.contains("floor") => &FLOORS,
         _ if name.starts_with("rival") => &RIVALS,
         _ => &OURS,
     };
-    among[nth % among.len()]
+    let [_, red, green, blue] = among[nth % among.len()].to_be_bytes();
+    RGBColor(red, green, blue)
 }
 
 fn guards(report: &Report) -> Figure {
@@ -112,8 +100,9 @@ fn guards(report: &Report) -> Figure {
 
 fn shares(distribution: &Distribution) -> Panel {
     let series = distribution.series.iter().map(|series| {
-        // The slowest of all is another story, and would take all the room.
-        let shown = series.quantiles.iter().filter(|(share, _)| *share <= 0.995);
+        // The fastest and the slowest of all are another story, and would take all the room.
+        let all = series.quantiles.iter();
+        let shown = all.filter(|(share, _)| (0.01..=0.995).contains(share));
         Points {
             name: series.name.clone(),
             points: shown
@@ -220,7 +209,7 @@ mod tests {
             unit: "ns".into(),
             series: vec![Quantiles {
                 name: "rival: one".into(),
-                quantiles: vec![(0.0, -1.0), (0.5, 80.0), (0.99, 2000.0), (1.0, 1e9)],
+                quantiles: vec![(0.01, -1.0), (0.5, 80.0), (0.99, 2000.0), (1.0, 1e9)],
             }],
         };
         let table = Table {

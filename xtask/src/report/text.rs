@@ -122,8 +122,9 @@ that simulation, and of no machine in particular.
         bench: "instructions",
         heading: "Instructions",
         text: "\
-Instructions and RMWs of each hot path, counted under callgrind: exact, the same on every run, and an error in `cargo xtask
-test` when they grow.
+Instructions and RMWs of each hot path, as `benches/shapes/paths.rs` names them, counted under callgrind with the loop around
+them: exact, the same on every run, and an error in `cargo xtask test` when they grow. Limits of instructions are in
+`benches/instructions.rs`. `load` and `rival` are there to be compared with.
 ",
         plot: None,
     },

@@ -11,6 +11,9 @@ use super::plots::{Area, FONT, colour};
 
 pub const HEIGHT: u32 = 340;
 
+/// How wide it is without what says which line is whose.
+const CHART: i32 = 610;
+
 /// With `shares`, the other axis is the share of values that are not above.
 pub fn draw(area: &Area<'_>, curves: &Curves, shares: bool) -> Result<()> {
     let points = curves.series.iter().flat_map(|series| &series.points);
@@ -38,9 +41,10 @@ where
     X: AsRangedCoord<Value = f64>,
     X::CoordDescType: ValueFormatter<f64>,
 {
-    let mut chart = ChartBuilder::on(area)
+    let (left, right) = area.split_horizontally(CHART);
+    let mut chart = ChartBuilder::on(&left)
         .margin(12)
-        .margin_right(36)
+        .margin_right(24)
         .x_label_area_size(38)
         .y_label_area_size(56)
         .caption(&curves.title, (FONT, 15))
@@ -52,47 +56,34 @@ where
         true => format!("{:.0} %", y * 100.0),
         false => amount((y * 100.0).round() / 100.0, ""),
     };
+    let (x_name, y_name) = match shares {
+        true => ("", "share not above"),
+        false => (curves.x.as_str(), curves.y.as_str()),
+    };
     chart
         .configure_mesh()
         .light_line_style(WHITE)
         .bold_line_style(RGBColor(225, 225, 225))
         .label_style((FONT, 12))
         .axis_desc_style((FONT, 13))
-        .x_desc(if shares { "" } else { curves.x.as_str() })
-        .y_desc(if shares {
-            "share not above"
-        } else {
-            curves.y.as_str()
-        })
+        .x_desc(x_name)
+        .y_desc(y_name)
         .x_label_formatter(&x_label)
         .y_label_formatter(&y_label)
         .draw()?;
     let mut kinds = Vec::new();
-    for series in &curves.series {
-        let kind = series
-            .name
-            .split(':')
-            .next()
-            .filter(|_| series.name.contains(": "));
+    for (series, row) in curves.series.iter().zip(0..) {
+        let name = series.name.as_str();
+        let kind = name.split_once(": ").map(|(kind, _)| kind);
         let nth = kinds.iter().filter(|other| **other == kind).count();
         kinds.push(kind);
-        let colour = colour(&series.name, nth);
-        let line = LineSeries::new(series.points.iter().copied(), colour.stroke_width(2));
-        chart
-            .draw_series(line)?
-            .label(&series.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+        let colour = colour(name, nth);
+        let points = series.points.iter().copied();
+        chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
+        let y = 40 + 20 * row;
+        let line = [(0, y + 6), (18, y + 6)];
+        right.draw(&PathElement::new(line, colour.stroke_width(3)))?;
+        right.draw(&Text::new(name, (26, y), (FONT, 12)))?;
     }
-    let place = match shares {
-        true => SeriesLabelPosition::LowerRight,
-        false => SeriesLabelPosition::UpperLeft,
-    };
-    chart
-        .configure_series_labels()
-        .position(place)
-        .label_font((FONT, 12))
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(200, 200, 200))
-        .draw()?;
     Ok(())
 }
