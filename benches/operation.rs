@@ -14,6 +14,7 @@ use std::time::Instant;
 use crossbeam_utils::CachePadded;
 use rdma_mr::op::Begin;
 use rdma_mr::work::Sge;
+use shapes::clock::keep_to_core;
 use shapes::paths::{self, both, look};
 use shapes::runs::Threads;
 use shapes::turns::{self, Contestant, Run, alone, contestant};
@@ -146,6 +147,7 @@ where
         let ready = Barrier::new(2);
         std::thread::scope(|scope| {
             let poller = scope.spawn(|| {
+                keep_to_core(1);
                 ready.wait();
                 let mut end = pipe.end();
                 for _ in 0..count {
@@ -153,6 +155,7 @@ where
                 }
                 Instant::now()
             });
+            keep_to_core(0);
             ready.wait();
             let start = Instant::now();
             let mut end = pipe.end();

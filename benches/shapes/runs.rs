@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
+use super::clock::keep_to_core;
 use super::turns::{Run, alone};
 
 /// How many looks are taken at a time: one is less than the loop around it.
@@ -35,6 +36,7 @@ fn two(
         std::thread::scope(|scope| {
             let theirs = &mut theirs;
             scope.spawn(move || {
+                keep_to_core(1);
                 both.wait();
                 let mut n = 0;
                 while !over.load(Ordering::Relaxed) {
@@ -42,6 +44,7 @@ fn two(
                     n += 1;
                 }
             });
+            keep_to_core(0);
             both.wait();
             let start = Instant::now();
             for n in 0..count {

@@ -12,7 +12,7 @@ error. `cargo xtask bench-report` runs all of them and writes this page.
 **How it is measured.** All that are compared take turns within one run, round after round, so that a machine that does
 other things as well does them to all alike. A time is the median of the rounds. A ratio is the median of the ratios
 within each round, and it is the ratios that mean something elsewhere: nanoseconds are those of one machine. The
-contestants are made anew eight times, because where memory lies makes a difference. A *floor* is the least that the
+contestants are made anew five times, because where memory lies makes a difference. A *floor* is the least that the
 hardware asks for, written down by hand without what makes it safe; a *rival* is what would be used instead. Ratios are
 to the row that has 1.00, the fastest of the baselines.
 ";
