@@ -53,13 +53,13 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     }
 
     /// The address of the first byte, once the region is not held. Blocks the thread.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn as_ptr(&self) -> MrConstPtr<'_> {
         forms::wait(self.part())
     }
 
     /// The address of the first byte; `None` if the region is held. Never waits.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn try_as_ptr(&self) -> Option<MrConstPtr<'_>> {
         forms::attempt(self.part())
     }
@@ -101,14 +101,14 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     ///
     /// The thread that polls the completion queue must not wait here for an operation whose
     /// completion it is itself to poll: [`as_slice_with`](Self::as_slice_with) is for that.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn as_slice(&self) -> MrReadGuard<'_> {
         forms::wait(self.part())
     }
 
     /// The bytes; `None` if the region is held, or if joining other readers would make an exclusive
     /// side, which already waits for them, wait longer. Never waits.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn try_as_slice(&self) -> Option<MrReadGuard<'_>> {
         forms::attempt(self.part())
     }

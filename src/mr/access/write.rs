@@ -33,13 +33,13 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     }
 
     /// The address of the first byte, once the region is not held. Blocks the thread.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn as_mut_ptr(&mut self) -> MrMutPtr<'_> {
         forms::wait(self.part())
     }
 
     /// The address of the first byte; `None` if the region is held. Never waits.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn try_as_mut_ptr(&mut self) -> Option<MrMutPtr<'_>> {
         forms::attempt(self.part())
     }
@@ -78,13 +78,13 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     }
 
     /// The bytes, once the region is not held. Blocks the thread: spins, then parks.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn as_mut_slice(&mut self) -> MrWriteGuard<'_> {
         forms::wait(self.part())
     }
 
     /// The bytes; `None` if the region is held. Never waits.
-    #[inline]
+    #[inline(always)] // as `forms::attempt`
     fn try_as_mut_slice(&mut self) -> Option<MrWriteGuard<'_>> {
         forms::attempt(self.part())
     }
