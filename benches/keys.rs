@@ -14,15 +14,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use rdma_mr::prelude::*;
+use shapes::runs::{LOOKS, sixteen};
 use shapes::turns::{self, Contestant, Run, alone, contestant};
 use shapes::{Locked, load, paths, region, word};
 
-const LOOKS: usize = 16;
-
 /// Looks that know nothing of each other.
 fn at<T: 'static, R: 'static>(what: T, look: impl Fn(&T) -> R + 'static) -> Run {
-    let mut once = paths::look(what, look);
-    alone(move |n| (0..LOOKS).for_each(|_| once(n)))
+    sixteen(paths::look(what, look))
 }
 
 /// Looks each of which has to know what the one before has seen.

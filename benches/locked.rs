@@ -1,21 +1,43 @@
-//! Takes one shape of an operation so and so often and does nothing else: `cargo xtask instructions`
-//! runs it under callgrind and counts the RMWs in it.
+//! Takes one path of `shapes::paths` so and so often and does nothing else: `cargo xtask instructions`
+//! runs it under valgrind, counts the RMWs and finds what it writes; and reads what its `release_*` were
+//! compiled to.
 
 mod shapes;
 
+use std::hint::black_box;
 use std::process::ExitCode;
 
-use shapes::paths::{self, both};
+use rdma_mr::op::{Begin, Hold};
+use rdma_mr::prelude::*;
+use rdma_mr::{MrReadGuard, MrWriteGuard};
+use shapes::{paths, region};
 
-fn run(mut once: impl FnMut(usize), count: usize) {
-    for n in 0..count {
-        once(n);
-    }
+/// A function by itself, so that a disassembly has it.
+#[inline(never)]
+fn release_read_guard(guard: MrReadGuard<'_>) {
+    drop(guard);
+}
+
+#[inline(never)]
+fn release_write_guard(guard: MrWriteGuard<'_>) {
+    drop(guard);
+}
+
+#[inline(never)]
+fn release_hold(hold: Hold) {
+    drop(hold);
+}
+
+fn releases() {
+    let mut mr = region();
+    release_read_guard(black_box(mr.as_slice()));
+    release_write_guard(black_box(mr.as_mut_slice()));
+    release_hold(black_box(mr.begin_read().unwrap()));
 }
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    let [_, shape, count, ..] = args.as_slice() else {
+    let [_, path, count, ..] = args.as_slice() else {
         // `cargo bench` runs every bench; this one has nothing to say there.
         return ExitCode::SUCCESS;
     };
@@ -23,22 +45,11 @@ fn main() -> ExitCode {
         eprintln!("{count}: not a number");
         return ExitCode::FAILURE;
     };
-    match shape.as_str() {
-        "load" => run(paths::look(shapes::word(), shapes::load), count),
-        "lkey" => run(paths::lkey(), count),
-        "rkey" => run(paths::rkey(), count),
-        "hold" => run(paths::begin_write(), count),
-        "slot" => run(paths::slot(), count),
-        "wr_id" => run(both(shapes::hold_as_wr_id()), count),
-        "ring" => run(both(shapes::ring()), count),
-        "slots" => run(both(shapes::slots()), count),
-        "rival" => run(both(shapes::guards_with_parking_lot()), count),
-        "endpoint" => run(paths::endpoint(), count),
-        "future" => run(paths::future(), count),
-        _ => {
-            eprintln!("{shape}: no such shape");
-            return ExitCode::FAILURE;
-        }
-    }
+    let Some(mut walk) = paths::by_name(path) else {
+        eprintln!("{path}: no such path");
+        return ExitCode::FAILURE;
+    };
+    releases();
+    walk(0..count);
     ExitCode::SUCCESS
 }

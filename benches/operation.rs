@@ -7,16 +7,109 @@
 mod shapes;
 
 use std::process::ExitCode;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
-use shapes::paths::{self, both};
+use rdma_mr::op::Begin;
+use rdma_mr::work::Sge;
+use shapes::clock::keep_to_core;
+use shapes::paths::{self, both, look};
+use shapes::runs::Threads;
 use shapes::turns::{self, Contestant, Run, alone, contestant};
+use shapes::{bare, behind, hand_to_the_device, region, swap_in, swap_out};
 
 const STD: &str = "rival: write_arc in a std Mutex<HashMap>";
 const PARKING_LOT: &str = "rival: write_arc in a parking_lot Mutex<HashMap>";
+
+/// Begun, told to the device, and ended on the same thread.
+fn write_hold() -> impl Fn(usize) {
+    look(region(), |mr| {
+        let hold = mr.begin_write().unwrap();
+        hand_to_the_device(0, hold.sge());
+    })
+}
+
+fn read_hold() -> impl Fn(usize) {
+    look(region(), |mr| {
+        let hold = mr.begin_read().unwrap();
+        hand_to_the_device(0, hold.sge());
+    })
+}
+
+fn two_swaps() -> impl Fn(usize) {
+    look(bare(), |bare| {
+        swap_in(&bare.0);
+        hand_to_the_device(0, Sge::default());
+        swap_out(&bare.0);
+    })
+}
+
+/// The values are looked at, as a lock has to.
+fn add_sub() -> impl Fn(usize) {
+    look(bare(), |bare| {
+        let before = bare.0.fetch_add(1, Ordering::Acquire);
+        hand_to_the_device(0, Sge::default());
+        before + bare.0.fetch_sub(1, Ordering::Release)
+    })
+}
+
+fn write_arc() -> impl Fn(usize) {
+    look(behind(parking_lot::RwLock::new), |lock| {
+        let guard = lock.write_arc();
+        hand_to_the_device(0, guard.sge());
+    })
+}
+
+fn read_arc() -> impl Fn(usize) {
+    look(behind(parking_lot::RwLock::new), |lock| {
+        let guard = lock.read_arc();
+        hand_to_the_device(0, guard.sge());
+    })
+}
+
+/// With the floor, ours and `parking_lot` in that order first: alone beside the floor, and with another
+/// thread beside what one would use instead.
+fn holds(threads: Threads, first: [Contestant; 3], tokio: Contestant) -> Vec<Contestant> {
+    let [floor, ours, parking_lot] = first;
+    match threads {
+        Threads::One => vec![floor.baseline(), ours.promised(1.15), parking_lot, tokio],
+        _ => vec![parking_lot.baseline(), ours.promised(0.85), floor, tokio],
+    }
+}
+
+fn write_holds(threads: Threads) -> Vec<Contestant> {
+    let first = [
+        contestant("floor: two compare_exchange", threads.run(two_swaps)),
+        contestant("begin_write + drop", threads.run(write_hold)),
+        contestant("rival: parking_lot write_arc", threads.run(write_arc)),
+    ];
+    let tokio = || {
+        look(behind(tokio::sync::RwLock::new), |lock| {
+            let guard = Arc::clone(lock).try_write_owned().unwrap();
+            hand_to_the_device(0, guard.sge());
+        })
+    };
+    let tokio = contestant("rival: tokio try_write_owned", threads.run(tokio));
+    holds(threads, first, tokio)
+}
+
+fn read_holds(threads: Threads) -> Vec<Contestant> {
+    let first = [
+        contestant("floor: fetch_add + fetch_sub", threads.run(add_sub)),
+        contestant("begin_read + drop", threads.run(read_hold)),
+        contestant("rival: parking_lot read_arc", threads.run(read_arc)),
+    ];
+    let tokio = || {
+        look(behind(tokio::sync::RwLock::new), |lock| {
+            let guard = Arc::clone(lock).try_read_owned().unwrap();
+            hand_to_the_device(0, guard.sge());
+        })
+    };
+    let tokio = contestant("rival: tokio try_read_owned", threads.run(tokio));
+    holds(threads, first, tokio)
+}
 
 fn on_one_thread() -> Vec<Contestant> {
     vec![
@@ -54,6 +147,7 @@ where
         let ready = Barrier::new(2);
         std::thread::scope(|scope| {
             let poller = scope.spawn(|| {
+                keep_to_core(1);
                 ready.wait();
                 let mut end = pipe.end();
                 for _ in 0..count {
@@ -61,6 +155,7 @@ where
                 }
                 Instant::now()
             });
+            keep_to_core(0);
             ready.wait();
             let start = Instant::now();
             let mut end = pipe.end();
@@ -174,6 +269,14 @@ fn wait(word: &AtomicU64, enough: impl Fn(u64) -> bool) -> u64 {
 
 fn main() -> ExitCode {
     turns::main(&[
+        ("hold that writes, one thread", || write_holds(Threads::One)),
+        ("hold that writes, two threads, a region each", || {
+            write_holds(Threads::Apart)
+        }),
+        ("hold that reads, one thread", || read_holds(Threads::One)),
+        ("hold that reads, two threads, one region", || {
+            read_holds(Threads::Same)
+        }),
         ("operation, one thread", on_one_thread),
         ("operation, poster to poller", from_poster_to_poller),
     ])

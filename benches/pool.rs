@@ -6,16 +6,14 @@ mod shapes;
 
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use rdma_mr::backend::soft::Nic;
 use rdma_mr::op::Begin;
 use rdma_mr::prelude::*;
 use rdma_mr::{MrOptions, MrPool, PoolOptions};
-use shapes::turns::{self, Contestant, Run, alone, contestant};
+use shapes::runs::beside;
+use shapes::turns::{self, Contestant, alone, contestant};
 
 const SLOTS: usize = 64;
 
@@ -31,29 +29,29 @@ fn pool() -> MrPool {
 }
 
 /// A queue of numbers: there and back.
-fn queue() -> impl Fn() + Sync {
+fn queue() -> impl Fn(usize) + Send + Sync {
     let queue = ArrayQueue::new(SLOTS);
     (0..SLOTS).for_each(|slot| queue.push(slot).unwrap());
-    move || {
+    move |_| {
         let slot = black_box(&queue).pop().unwrap();
         queue.push(black_box(slot)).unwrap();
     }
 }
 
-fn try_take() -> impl Fn() + Sync {
+fn try_take() -> impl Fn(usize) + Send + Sync {
     let pool = pool();
-    move || drop(black_box(black_box(&pool).try_take().unwrap()))
+    move |_| drop(black_box(black_box(&pool).try_take().unwrap()))
 }
 
-fn take() -> impl Fn() + Sync {
+fn take() -> impl Fn(usize) + Send + Sync {
     let pool = pool();
-    move || drop(black_box(black_box(&pool).take().unwrap()))
+    move |_| drop(black_box(black_box(&pool).take().unwrap()))
 }
 
 /// A slot that is in flight when its handle is dropped.
-fn operation() -> impl Fn() + Sync {
+fn operation() -> impl Fn(usize) + Send + Sync {
     let pool = pool();
-    move || {
+    move |_| {
         let slot = black_box(&pool).take().unwrap();
         let hold = slot.begin_read().unwrap();
         drop(slot);
@@ -61,37 +59,12 @@ fn operation() -> impl Fn() + Sync {
     }
 }
 
-fn once(turn: impl Fn() + 'static) -> Run {
-    alone(move |_| turn())
-}
-
-/// Beside a thread that does nothing else.
-fn beside(turn: impl Fn() + Sync + 'static) -> Run {
-    Box::new(move |count| {
-        let (both, over) = (Barrier::new(2), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                both.wait();
-                while !over.load(Ordering::Relaxed) {
-                    turn();
-                }
-            });
-            both.wait();
-            let start = Instant::now();
-            (0..count).for_each(|_| turn());
-            let took = start.elapsed();
-            over.store(true, Ordering::Relaxed);
-            took
-        })
-    })
-}
-
 fn one_thread() -> Vec<Contestant> {
     vec![
-        contestant(QUEUE, once(queue())).baseline(),
-        contestant("try_take + drop", once(try_take())).promised(2.0),
-        contestant("take + drop", once(take())).promised(2.0),
-        contestant("take + drop, returned by its operation", once(operation())),
+        contestant(QUEUE, alone(queue())).baseline(),
+        contestant("try_take + drop", alone(try_take())).promised(2.0),
+        contestant("take + drop", alone(take())).promised(2.0),
+        contestant("take + drop, returned by its operation", alone(operation())),
     ]
 }
 
@@ -112,7 +85,7 @@ fn spared() -> Vec<Contestant> {
     let alloc = move |_| drop(black_box(LocalMr::alloc(&pd, 4096).unwrap()));
     vec![
         contestant("LocalMr::alloc + drop", alone(alloc)).baseline(),
-        contestant("take + drop", once(take())),
+        contestant("take + drop", alone(take())),
     ]
 }
 

@@ -114,7 +114,7 @@ fn who_waits_for_writes_is_woken() {
 }
 
 /// A part that comes to its end with an operation in flight, while the keys change.
-/// Shows: ROLL-1, REGION-4.
+/// Shows: ROLL-1, ROLL-2, ROLL-4, REGION-4.
 #[test]
 fn a_part_may_go_meanwhile() {
     explore("a_part_may_go_meanwhile", 2, 20, || {
@@ -132,6 +132,41 @@ fn a_part_may_go_meanwhile() {
         mr.rotate_keys().unwrap();
         mr.retire().unwrap();
         operation.join().unwrap();
+        assert_eq!(mr.registrations(), 1);
+    });
+}
+
+/// Two change the keys of a region whose keys never changed: the roll of one of them is used by both.
+/// Shows: ROLL-2, ROLL-3.
+#[test]
+fn two_rotate_for_the_first_time() {
+    explore("two_rotate_for_the_first_time", 3, 50, || {
+        let keys = Keys::new();
+        let mr = Arc::new(region(&keys));
+        let other = {
+            let mr = Arc::clone(&mr);
+            thread::spawn(move || mr.rotate_keys().unwrap())
+        };
+        mr.rotate_keys().unwrap();
+        other.join().unwrap();
+        mr.try_retire().unwrap();
+        assert_eq!(mr.registrations(), 1);
+    });
+}
+
+/// One has changed the keys for the first time; another, who may know nothing of that, ends what is retired.
+/// Shows: ROLL-3.
+#[test]
+fn who_finds_a_roll_finds_all_of_it() {
+    exhaust("who_finds_a_roll_finds_all_of_it", 3, 50, || {
+        let keys = Keys::new();
+        let mr = Arc::new(region(&keys));
+        let other = {
+            let mr = Arc::clone(&mr);
+            thread::spawn(move || mr.try_retire().unwrap())
+        };
+        mr.rotate_keys().unwrap();
+        other.join().unwrap();
         assert_eq!(mr.registrations(), 1);
     });
 }

@@ -23,6 +23,13 @@ fn region() -> LocalMr {
     parking().register(&pd, vec![0; 8]).unwrap()
 }
 
+/// Has a state to be replaced.
+fn rotated() -> LocalMr {
+    let mr = region();
+    mr.reregister(BOTH).unwrap();
+    mr
+}
+
 /// Of one registration: the first, which has no rights for peers, or one after it, which has.
 fn is_whole(inner: LocalMrInner) -> bool {
     let access = match inner.lkey() {
@@ -32,19 +39,23 @@ fn is_whole(inner: LocalMrInner) -> bool {
     inner.lkey() == inner.rkey() && inner.access() == access && inner.length() == 8
 }
 
-/// One reads in that way while another publishes.
-fn beside_publications(name: &str, bound: usize, publications: u32, reads: fn(&LocalMr)) {
+/// One reads in that way while another publishes, after so many publications so many more.
+fn beside_publications(name: &str, bound: usize, publications: [u32; 2], reads: fn(&LocalMr)) {
     explore(name, bound, 50, move || {
         let mr = Arc::new(region());
+        let [before, meanwhile] = publications;
+        for _ in 0..before {
+            mr.reregister(BOTH).unwrap();
+        }
         let reader = {
             let mr = Arc::clone(&mr);
             thread::spawn(move || reads(&mr))
         };
-        for _ in 0..publications {
+        for _ in 0..meanwhile {
             mr.reregister(BOTH).unwrap();
         }
         reader.join().unwrap();
-        assert_eq!(mr.read_inner().lkey(), publications);
+        assert_eq!(mr.read_inner().lkey(), before + meanwhile);
     });
 }
 
@@ -52,7 +63,16 @@ fn beside_publications(name: &str, bound: usize, publications: u32, reads: fn(&L
 #[test]
 fn a_state_is_read_whole_while_another_is_published() {
     let name = "a_state_is_read_whole_while_another_is_published";
-    beside_publications(name, 3, 1, |mr| assert!(is_whole(mr.read_inner())));
+    beside_publications(name, 3, [1, 1], |mr| assert!(is_whole(mr.read_inner())));
+}
+
+/// The first one is none: who sees half of what comes after it looks there.
+///
+/// Shows: INNER-1.
+#[test]
+fn the_first_state_is_read_whole_while_another_is_published() {
+    let name = "the_first_state_is_read_whole_while_another_is_published";
+    beside_publications(name, 3, [0, 1], |mr| assert!(is_whole(mr.read_inner())));
 }
 
 /// The keys, too, are of one registration, and no later look sees an older state.
@@ -60,7 +80,7 @@ fn a_state_is_read_whole_while_another_is_published() {
 /// Shows: INNER-1.
 #[test]
 fn states_are_read_in_their_order() {
-    beside_publications("states_are_read_in_their_order", 2, 2, |mr| {
+    beside_publications("states_are_read_in_their_order", 2, [0, 2], |mr| {
         let cell = mr.get_inner();
         let first = cell.load();
         let (lkey, rkey) = cell.keys();
@@ -76,7 +96,7 @@ fn states_are_read_in_their_order() {
 #[test]
 fn a_state_is_freed_after_its_last_reader() {
     explore("a_state_is_freed_after_its_last_reader", 1, 50, || {
-        let mr = Arc::new(region());
+        let mr = Arc::new(rotated());
         let reader = {
             let mr = Arc::clone(&mr);
             thread::spawn(move || assert!(is_whole(mr.read_inner())))
@@ -101,7 +121,7 @@ fn breaks(name: &str, by: fn(&LocalMr)) {
                 finds.store(true, Relaxed);
             }
         };
-        let mr: &LocalMr = leak(region());
+        let mr: &LocalMr = leak(rotated());
         let reader = thread::spawn({
             let watch = watch.clone();
             move || watch(&|| assert!(is_whole(mr.read_inner())))
@@ -121,7 +141,7 @@ fn a_state_that_is_freed_at_once_is_read_after_its_end() {
     breaks(
         "a_state_that_is_freed_at_once_is_read_after_its_end",
         |mr| {
-            mr.get_inner().publish_unprotected((1, 1), BOTH);
+            mr.get_inner().publish_unprotected((2, 2), BOTH);
         },
     );
 }

@@ -2,8 +2,14 @@
 //! ours, what they replace, and the floor under all. The benches time them and count their instructions.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub mod bench;
+pub mod clock;
 pub mod fake;
 pub mod paths;
+pub mod report;
+pub mod rivals;
+pub mod runs;
+pub mod spread;
 pub mod turns;
 
 use std::collections::HashMap;
@@ -27,6 +33,20 @@ pub const DEPTH: u32 = 128;
 /// What stands for the work request being written, after the hold has been had.
 pub fn hand_to_the_device(wr_id: u64, sge: Sge) {
     black_box((wr_id, sge));
+}
+
+/// Two compare-exchanges: to `1`, and back.
+pub fn swap_in(word: &AtomicU64) {
+    swap(word, 0, 1, Ordering::Acquire);
+}
+
+pub fn swap_out(word: &AtomicU64) {
+    swap(word, 1, 0, Ordering::Release);
+}
+
+fn swap(word: &AtomicU64, from: u64, to: u64, order: Ordering) {
+    let swapped = word.compare_exchange(from, to, order, Ordering::Relaxed);
+    assert!(swapped.is_ok());
 }
 
 /// One of each, used in turn.
@@ -71,17 +91,13 @@ macro_rules! sides {
 pub fn floor() -> sides!() {
     let words = Arc::new(Each::new(|| CachePadded::new(AtomicU64::new(0))));
     let theirs = Arc::clone(&words);
-    let swap = |word: &AtomicU64, from, to, order| {
-        let swapped = word.compare_exchange(from, to, order, Ordering::Relaxed);
-        assert!(swapped.is_ok());
-    };
     let post = move |n| {
-        swap(words.nth(n), 0, 1, Ordering::Acquire);
+        swap_in(words.nth(n));
         let wr_id = (n + 1) as u64;
         hand_to_the_device(wr_id, Sge::default());
         wr_id
     };
-    let complete = move |wr_id| swap(theirs.nth(wr_id as usize - 1), 1, 0, Ordering::Release);
+    let complete = move |wr_id| swap_out(theirs.nth(wr_id as usize - 1));
     (post, complete)
 }
 
@@ -134,6 +150,38 @@ pub fn slots() -> sides!() {
         black_box(over.count());
     };
     (post, complete)
+}
+
+/// Bytes as those have them who keep them behind a lock: a region's are elsewhere, too. So long that
+/// what two threads have lies on lines apart.
+pub struct Memory {
+    pub bytes: Box<[u8]>,
+    lkey: u32,
+    _apart: [u8; 256],
+}
+
+impl Memory {
+    pub fn sge(&self) -> Sge {
+        Sge {
+            addr: self.bytes.as_ptr() as u64,
+            length: self.bytes.len() as u32,
+            lkey: self.lkey,
+        }
+    }
+}
+
+/// A lock of some kind over bytes, in the `Arc` that an operation's guard needs.
+pub fn behind<L>(lock: impl Fn(Memory) -> L) -> Arc<L> {
+    Arc::new(lock(Memory {
+        bytes: vec![0; 4096].into(),
+        lkey: 7,
+        _apart: [0; 256],
+    }))
+}
+
+/// A word beside the bytes, and nothing that is decided by it.
+pub fn bare() -> Arc<(AtomicU64, Memory)> {
+    behind(|memory| (AtomicU64::new(0), memory))
 }
 
 /// What a region is to those who keep it behind a lock.

@@ -1,10 +1,12 @@
 //! The hot paths as closures that take one of them once, on one thread.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use rdma_mr::backend::soft::Nic;
+use rdma_mr::gate::{Gate, Holder};
 use rdma_mr::op::{AsyncQueuePair, Poller, send_ring};
 use rdma_mr::prelude::*;
 use rdma_mr::work::{RemoteAddr, SendFlags, SendOp, WcStatus};
@@ -13,19 +15,121 @@ use rdma_mr::{MrOptions, PoolOptions};
 use super::fake::FakeQp;
 use super::{DEPTH, REGIONS, region, regions};
 
+/// A path that is taken for each of these numbers.
+pub type Walk = Box<dyn FnMut(Range<usize>)>;
+
+fn walk(mut once: impl FnMut(usize) + 'static) -> Option<Walk> {
+    Some(Box::new(move |numbers| numbers.for_each(&mut once)))
+}
+
+/// The paths by their names: those that are counted.
+pub fn by_name(name: &str) -> Option<Walk> {
+    match name {
+        "load" => walk(look(super::word(), super::load)),
+        "lkey" => walk(lkey()),
+        "rkey" => walk(rkey()),
+        "addr" => walk(addr()),
+        "read_inner" => walk(read_inner()),
+        "state" => walk(state()),
+        "as_slice" => walk(as_slice()),
+        "try_as_slice" => walk(try_as_slice()),
+        "refused" => walk(refused()),
+        "as_ptr" => walk(as_ptr()),
+        "as_mut_slice" => walk(as_mut_slice()),
+        "slice" => walk(slice()),
+        "permit" => walk(permit()),
+        "begin_read" => walk(begin_read()),
+        "begin_write" => walk(begin_write()),
+        "begin_refused" => walk(begin_refused()),
+        "slot" => walk(slot()),
+        "wr_id" => walk(both(super::hold_as_wr_id())),
+        "ring" => walk(both(super::ring())),
+        "slots" => walk(both(super::slots())),
+        "endpoint" => walk(endpoint()),
+        "future" => walk(future()),
+        "rival" => walk(both(super::guards_with_parking_lot())),
+        _ => None,
+    }
+}
+
 /// A look at `what`, which the optimiser knows nothing of.
-pub fn look<T, R>(what: T, look: impl Fn(&T) -> R) -> impl FnMut(usize) {
+pub fn look<T, R>(what: T, look: impl Fn(&T) -> R) -> impl Fn(usize) {
     move |_| {
         black_box(look(black_box(&what)));
     }
 }
 
-pub fn lkey() -> impl FnMut(usize) {
+/// As [`look`], by who has `what` alone.
+pub fn change<T>(mut what: T, change: impl Fn(&mut T)) -> impl FnMut(usize) {
+    move |_| change(black_box(&mut what))
+}
+
+pub fn lkey() -> impl Fn(usize) {
     look(region(), |mr| mr.lkey())
 }
 
-pub fn rkey() -> impl FnMut(usize) {
+pub fn rkey() -> impl Fn(usize) {
     look(region(), |mr| mr.rkey())
+}
+
+pub fn addr() -> impl Fn(usize) {
+    look(region(), |mr| mr.addr())
+}
+
+pub fn read_inner() -> impl Fn(usize) {
+    look(region(), |mr| mr.read_inner())
+}
+
+/// What the region's word says.
+pub fn state() -> impl Fn(usize) {
+    look(region(), |mr| mr.state())
+}
+
+pub fn as_slice() -> impl Fn(usize) {
+    look(region(), |mr| mr.as_slice()[0])
+}
+
+pub fn try_as_slice() -> impl Fn(usize) {
+    look(region(), |mr| mr.try_as_slice().map(|bytes| bytes[0]))
+}
+
+pub fn as_ptr() -> impl Fn(usize) {
+    look(region(), |mr| *mr.as_ptr())
+}
+
+/// A guard over some of the bytes.
+pub fn slice() -> impl Fn(usize) {
+    look(region(), |mr| {
+        mr.get(black_box(64..128)).unwrap().as_slice()[0]
+    })
+}
+
+/// The gate by itself.
+pub fn permit() -> impl Fn(usize) {
+    look(Gate::new(), |gate| {
+        gate.acquire(Holder::CpuRead).unwrap().holder()
+    })
+}
+
+pub fn as_mut_slice() -> impl FnMut(usize) {
+    change(region(), |mr| mr.as_mut_slice()[0] = 1)
+}
+
+/// A region that the NIC writes, for good.
+pub fn in_flight() -> LocalMr {
+    let mr = region();
+    std::mem::forget(mr.begin_write().unwrap());
+    mr
+}
+
+/// `try_as_slice`, which is refused.
+pub fn refused() -> impl Fn(usize) {
+    look(in_flight(), |mr| mr.try_as_slice().is_none())
+}
+
+/// `try_begin_read`, which is refused: the error says by whom.
+pub fn begin_refused() -> impl Fn(usize) {
+    look(in_flight(), |mr| mr.try_begin_read().is_err())
 }
 
 /// A post and its completion, one after the other.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use futures_lite::future::block_on;
 
 use super::*;
+use crate::error::Error;
 
 const ALL: [Holder; 4] = [
     Holder::CpuRead,

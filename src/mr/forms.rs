@@ -23,13 +23,13 @@ pub trait Guard<'a>: Sized {
 /// What a region's CPU side can't meet: only operations of the NIC are refused by a closed gate.
 const NEVER_CLOSED: &str = "the CPU's accesses are never refused by a closed gate";
 
-#[inline]
+#[inline(always)] // a guard is large: in registers, if what is around it is seen
 pub(super) fn attempt<'a, G: Guard<'a>>(part: Part<'a>) -> Option<G> {
     let permit = part.gate().try_permit(G::HOLDER)?;
     Some(G::new(permit, part))
 }
 
-#[inline]
+#[inline(always)] // as `attempt`
 pub(super) fn wait<'a, G: Guard<'a>>(part: Part<'a>) -> G {
     let permit = part.gate().acquire(G::HOLDER).expect(NEVER_CLOSED);
     G::new(permit, part)

@@ -2,6 +2,7 @@
 //! themselves, and can be read or written as a cursor from the front. Send and Sync.
 
 use std::fmt;
+use std::hint::assert_unchecked;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -17,7 +18,7 @@ struct Bytes<'a> {
     addr: NonNull<u8>,
     length: usize,
     position: u64,
-    _permit: Permit<'a>,
+    permit: Permit<'a>,
 }
 
 // SAFETY: GUARD-1: the pointer leads to bytes that the permit keeps others from writing; the guards
@@ -34,7 +35,7 @@ impl<'a> Bytes<'a> {
             addr: part.addr,
             length: part.length,
             position: 0,
-            _permit: permit,
+            permit,
         }
     }
 
@@ -84,6 +85,17 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// Tells the compiler what it can't see where a guard comes from elsewhere, so that its release is an RMW
+/// and not first a question of what kind.
+///
+/// # Safety
+/// - **GUARD-2**: the permit is of that kind.
+#[inline]
+unsafe fn released_as(permit: &Permit<'_>, holder: Holder) {
+    // SAFETY: GUARD-2, as required of the caller.
+    unsafe { assert_unchecked(permit.holder() == holder) };
+}
+
 macro_rules! guard {
     ($(#[$doc:meta])* $guard:ident, $cursor:ident, $holder:expr) => {
         $(#[$doc])*
@@ -103,6 +115,14 @@ macro_rules! guard {
             /// The same hold as a stream with a position that can be moved.
             pub fn into_cursor(self) -> $cursor<'a> {
                 $cursor(self)
+            }
+        }
+
+        impl Drop for $guard<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                // SAFETY: GUARD-2.
+                unsafe { released_as(&self.0.permit, $holder) };
             }
         }
 
@@ -288,7 +308,15 @@ macro_rules! pointer_guard {
         #[derive(Debug)]
         pub struct $guard<'a> {
             pointer: $target,
-            _permit: Permit<'a>,
+            permit: Permit<'a>,
+        }
+
+        impl Drop for $guard<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                // SAFETY: GUARD-2.
+                unsafe { released_as(&self.permit, $holder) };
+            }
         }
 
         // SAFETY: GUARD-1: a raw pointer, which is used under its user's own promise, and a hold.
@@ -302,13 +330,14 @@ macro_rules! pointer_guard {
             #[inline]
             fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
                 let pointer = part.addr.as_ptr().$cast();
-                $guard { pointer, _permit: permit }
+                $guard { pointer, permit }
             }
         }
 
         impl Deref for $guard<'_> {
             type Target = $target;
 
+            #[inline]
             fn deref(&self) -> &$target {
                 &self.pointer
             }

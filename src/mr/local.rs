@@ -134,7 +134,8 @@ impl LocalMr {
         let registration = unsafe { self.region.registration_mut() };
         let others = Arc::strong_count(registration) - 1;
         match Arc::get_mut(registration) {
-            Some(alone) => alone.end().map_err(Error::Deregister),
+            // SAFETY: ROLL-4: this is the only region, and no hold is out.
+            Some(alone) => unsafe { alone.end() }.map_err(Error::Deregister),
             None => Err(Error::PartsAlive {
                 others: others.max(1),
             }),

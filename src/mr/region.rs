@@ -1,7 +1,9 @@
 //! A region in memory: its gate, its bytes, its registration. Found by pointer from the handle, from
 //! guards and slices (which borrow the handle) and from holds (which don't).
 
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -11,19 +13,39 @@ use crate::error::{Error, Result};
 use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
 
-/// Aligned so that a hold has room in the low bits of its address, and has its lines for itself.
-#[repr(align(128))]
+/// What guards and operations look at comes first: one line, when there are so many regions that none is in a
+/// cache.
+#[repr(C)]
 pub(crate) struct Region {
-    pub(crate) member: Member,
     pub(crate) addr: NonNull<u8>,
     pub(crate) length: usize,
     pub(crate) registration: Arc<Registration>,
     /// Peers write the bytes at any time (rule R3, SHARED-1): holds keep them registered and exclude
     /// nobody.
     pub(crate) shared: bool,
+    pub(crate) member: Member,
     /// Where it comes home to, if it is a slot of a pool.
     pub(crate) place: Option<Place>,
 }
+
+// The gate's word is the first thing in it.
+const _: () = assert!(offset_of!(Region, member) + size_of::<u64>() <= 64);
+
+/// What a region lies in: aligned so that a hold has room in the low bits of its address, and that it has its
+/// lines for itself. It leaves the last eight bytes of them to allocators that keep a word in front of each
+/// block: their blocks follow each other then, where whole lines would leave gaps longer than themselves.
+const PLACE: Layout = {
+    let lines = 128;
+    let size = if size_of::<Region>() > lines - 8 {
+        size_of::<Region>()
+    } else {
+        lines - 8
+    };
+    match Layout::from_size_align(size, lines) {
+        Ok(place) => place,
+        Err(_) => panic!("128 is a power of two"),
+    }
+};
 
 impl Region {
     /// Whether such a hold counts as [`Holder::NicRead`] in the gate. Asked before the gate is, so that
@@ -51,18 +73,22 @@ unsafe impl Sync for RegionRef {}
 
 impl RegionRef {
     /// How low the address's bits are zero: a hold keeps its kind there.
-    pub(crate) const ALIGN: usize = align_of::<Region>();
+    pub(crate) const ALIGN: usize = PLACE.align();
 
     pub(crate) fn new(region: Region) -> Self {
-        let place = NonNull::from(Box::leak(Box::<Region>::new_uninit()));
-        // SAFETY: REGION-8: a box of its own.
+        // SAFETY: REGION-8: it is of some size.
+        let Some(place) = NonNull::new(unsafe { alloc(PLACE) }) else {
+            handle_alloc_error(PLACE)
+        };
+        // SAFETY: REGION-8: a place of its own.
         unsafe { Self::settle(place.cast(), region) }
     }
 
     /// Puts a region in its place.
     ///
     /// # Safety
-    /// - **REGION-8**: the place is valid for a region, there is none in it, and it stays until
+    /// - **REGION-8**: the place is valid for a region and aligned as [`ALIGN`](Self::ALIGN) says, there is
+    ///   none in it, and it stays until
     ///   [`into_region`](Self::into_region) or [`leave`](Self::leave).
     pub(super) unsafe fn settle(place: NonNull<Region>, region: Region) -> Self {
         // SAFETY: REGION-8.
@@ -124,19 +150,20 @@ impl RegionRef {
         unsafe { &mut (*self.0.as_ptr()).registration }
     }
 
-    /// Takes the region out of its place, a box.
+    /// Takes the region out of its place, one of its own.
     ///
     /// # Safety
     /// - **REGION-5**: the handle is gone, or given up by this call, and no hold is out; this is
     ///   done once; and the region is none of a pool.
     pub(crate) unsafe fn into_region(self) -> Region {
         // SAFETY: REGION-5, as required of the caller.
-        unsafe { self.strike() };
-        // SAFETY: REGION-5: the pointer came from a box, and nobody uses it any more.
-        *unsafe { Box::from_raw(self.0.as_ptr()) }
+        let region = unsafe { self.leave() };
+        // SAFETY: REGION-5: it came from `new`, and nobody uses it any more.
+        unsafe { dealloc(self.0.as_ptr().cast(), PLACE) };
+        region
     }
 
-    /// Takes the region out of its place in a pool.
+    /// Takes the region out of its place, which stays: a pool's.
     ///
     /// # Safety
     /// - **REGION-5**, but for the pool.

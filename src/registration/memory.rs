@@ -5,7 +5,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{MmapOptions, MmapRaw};
 
 use super::adopt::Adopted;
 use crate::error::{Error, Rejected, Result};
@@ -92,7 +92,7 @@ read_only!(&'static [u8], Arc<[u8]>);
 /// # Ok::<(), rdma_mr::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Mapping(MmapMut);
+pub struct Mapping(MmapRaw);
 
 /// Which pages a [`Mapping`] is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -124,12 +124,17 @@ impl Mapping {
         let map = options
             .map_anon()
             .map_err(|source| Error::Memory { length, source })?;
+        let map = MmapRaw::from(map);
         if pages == Pages::Transparent {
             // A wish: a kernel that can't grant it answers EINVAL, and the pages stay as they are.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         Ok(Mapping(map))
+    }
+
+    fn addr(&self) -> NonNull<u8> {
+        NonNull::new(self.0.as_mut_ptr()).expect("no mapping lies at null")
     }
 }
 
@@ -157,12 +162,18 @@ unsafe impl StableMemory for Mapping {
 /// assert_eq!(memory.downcast::<Vec<u8>>().unwrap(), [7; 100]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct Memory {
-    /// Looked up once: the owner is not touched again, so that no reference to the bytes comes
-    /// between the region's pointer and them.
-    addr: NonNull<u8>,
-    length: usize,
-    owner: Box<dyn AnyMemory>,
+pub struct Memory(Owner);
+
+enum Owner {
+    /// Needs no place of its own.
+    Mapping(Mapping),
+    Other {
+        /// Looked up once: the owner is not touched again, so that no reference to the bytes comes
+        /// between the region's pointer and them.
+        addr: NonNull<u8>,
+        length: usize,
+        owner: Box<dyn AnyMemory>,
+    },
 }
 
 /// [`StableMemory`] that can be asked for its type.
@@ -191,6 +202,10 @@ impl Memory {
         if !memory.is_writable() {
             return Err(Rejected::new(memory, Error::ReadOnlyMemory));
         }
+        let memory = match cast(memory) {
+            Ok(mapping) => return Ok(Memory(Owner::Mapping(mapping))),
+            Err(memory) => memory,
+        };
         let mut owner = Box::new(memory);
         let pointer = owner.as_mut_ptr();
         let Some(addr) = NonNull::new(pointer) else {
@@ -203,27 +218,36 @@ impl Memory {
                 Error::AddressOverflow { addr, length },
             ));
         }
-        Ok(Memory {
+        Ok(Memory(Owner::Other {
             addr,
             length,
             owner,
-        })
+        }))
     }
 
     pub(crate) fn addr(&self) -> NonNull<u8> {
-        self.addr
+        match &self.0 {
+            Owner::Mapping(mapping) => mapping.addr(),
+            Owner::Other { addr, .. } => *addr,
+        }
     }
 
     /// How many bytes.
     #[must_use]
     pub fn length(&self) -> usize {
-        self.length
+        match &self.0 {
+            Owner::Mapping(mapping) => mapping.length(),
+            Owner::Other { length, .. } => *length,
+        }
     }
 
     /// Whether it is a `T`.
     #[must_use]
     pub fn is<T: StableMemory>(&self) -> bool {
-        (*self.owner).as_any().is::<T>()
+        match &self.0 {
+            Owner::Mapping(mapping) => mapping.as_any().is::<T>(),
+            Owner::Other { owner, .. } => (**owner).as_any().is::<T>(),
+        }
     }
 
     /// What an [adopted](crate::MrOptions::adopt) region was kept alive by.
@@ -243,10 +267,21 @@ impl Memory {
         if !self.is::<T>() {
             return Err(self);
         }
-        match self.owner.into_any().downcast::<T>() {
-            Ok(memory) => Ok(*memory),
-            Err(_) => unreachable!("its type was looked at"),
-        }
+        let memory = match self.0 {
+            Owner::Mapping(mapping) => cast(mapping).ok(),
+            Owner::Other { owner, .. } => owner.into_any().downcast().ok().map(|memory| *memory),
+        };
+        Ok(memory.expect("its type was looked at"))
+    }
+}
+
+/// A value as one of its own type; given back if it is of another one.
+fn cast<T: 'static, U: 'static>(value: T) -> Result<U, T> {
+    let mut value = Some(value);
+    let as_other = (&mut value as &mut dyn Any).downcast_mut::<Option<U>>();
+    match as_other.and_then(Option::take) {
+        Some(other) => Ok(other),
+        None => Err(value.expect("it was taken by nobody")),
     }
 }
 

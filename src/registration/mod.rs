@@ -7,6 +7,7 @@ mod access;
 mod adopt;
 mod inner;
 mod memory;
+mod regions;
 mod registrar;
 mod retire;
 mod roll;
@@ -23,19 +24,18 @@ pub use registrar::{Adoption, AtomicCap, Deregister, Registered, Registrar};
 pub use retire::Retire;
 
 pub(crate) use adopt::Nobody;
+use regions::Regions;
 pub(crate) use roll::Member;
-use roll::Roll;
 
 use crate::error::{Error, Rejected, Result};
-use crate::gate::{Busy, Locked};
+use crate::gate::Busy;
 use crate::leaks;
 
 /// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
 /// refuses, memory and registrar are leaked and counted, because the NIC may still touch the bytes.
 pub(crate) struct Registration {
     inner: InnerCell,
-    roll: Locked<Roll>,
-    memory: ManuallyDrop<Memory>,
+    regions: Regions,
     /// Dropped after the registration has ended: a protection domain outlives its registrations.
     registrar: ManuallyDrop<Arc<dyn Registrar>>,
     remote_write_granted: bool,
@@ -74,15 +74,8 @@ impl Registration {
     ) -> Self {
         let Registered { lkey, rkey, handle } = registered;
         Registration {
-            inner: InnerCell::new(LocalMrInner {
-                addr: memory.addr().as_ptr() as usize,
-                length: memory.length(),
-                lkey,
-                rkey,
-                access,
-            }),
-            roll: Locked::new(Roll::new(handle)),
-            memory: ManuallyDrop::new(memory),
+            inner: InnerCell::new(memory, (lkey, rkey), access),
+            regions: Regions::new(handle),
             registrar: ManuallyDrop::new(registrar),
             remote_write_granted,
         }
@@ -90,7 +83,8 @@ impl Registration {
 
     /// Address and length of the memory.
     pub(crate) fn bytes(&self) -> (NonNull<u8>, usize) {
-        (self.memory.addr(), self.memory.length())
+        let memory = &self.inner.memory;
+        (memory.addr(), memory.length())
     }
 
     /// The state, as a snapshot.
@@ -115,12 +109,12 @@ impl Registration {
     /// - **ROLL-1**: the member stays where it is until it is [struck off](Self::strike).
     pub(crate) unsafe fn enlist(&self, member: NonNull<Member>) {
         // SAFETY: ROLL-1, as required of the caller.
-        self.roll.with(|roll| unsafe { roll.enlist(member) });
+        unsafe { self.regions.enlist(member) };
     }
 
     /// It is no more, and no operation on it is in flight.
     pub(crate) fn strike(&self, member: &Member) {
-        self.roll.with(|roll| roll.strike(member));
+        self.regions.strike(member);
     }
 
     /// Registers some of the memory once more, with rights that were validated. Blocks in the kernel.
@@ -144,23 +138,18 @@ impl Registration {
         let (addr, length) = self.bytes();
         // SAFETY: REG-4: as in `new`.
         let Registered { lkey, rkey, handle } = unsafe { self.register(addr, length, access) }?;
-        self.roll.with(|roll| {
-            self.inner.publish((lkey, rkey), access);
-            roll.replace(handle);
-        });
+        let publish = || self.inner.publish((lkey, rkey), access);
+        self.regions.replace(handle, publish);
         Ok(())
     }
 
     /// Deregisters what is retired and not used any more. Does not wait for operations; blocks in the
     /// kernel. `Err` in the inside: an operation that is waited for.
     pub(crate) fn try_retire(&self) -> Result<Result<(), Busy>> {
-        let (over, advanced) = self.roll.with(|roll| {
-            let advanced = roll.advance();
-            (roll.take_over(), advanced)
-        });
+        let (over, advanced) = self.regions.retired();
         let (refused, last) = end_all(over);
         if let Some(error) = last {
-            self.roll.with(|roll| roll.put_back(refused));
+            self.regions.put_back(refused);
             return Err(Error::Deregister(error));
         }
         Ok(advanced)
@@ -169,35 +158,29 @@ impl Registration {
     /// How many registrations of the memory there are: the one in force, and those that are retired
     /// and not ended yet.
     pub(crate) fn count(&self) -> usize {
-        self.roll.with(|roll| roll.count())
+        self.regions.count()
     }
 
     /// Deregisters all, the one in force last; if the provider refuses one, those that are left are in
-    /// force as before. Once ended, nothing more is done. No operation is in flight.
-    pub(crate) fn end(&self) -> io::Result<()> {
-        self.roll.with(|roll| {
-            let mut all = roll.take_all();
-            while let Some(first) = all.first_mut() {
-                if let Err(error) = first.deregister() {
-                    roll.current = all.pop();
-                    roll.put_back(all);
-                    return Err(error);
-                }
-                all.remove(0);
-            }
-            Ok(())
-        })
+    /// force as before. Once ended, nothing more is done.
+    ///
+    /// # Safety
+    /// - **ROLL-4**: the caller has all regions of the registration, and no operation is in flight.
+    pub(crate) unsafe fn end(&self) -> io::Result<()> {
+        // SAFETY: ROLL-4, as required of the caller.
+        unsafe { self.regions.end() }
     }
 
     /// The memory of a registration that has [ended](Self::end).
     pub(crate) fn into_memory(self) -> Memory {
-        assert_eq!(self.count(), 0);
+        // SAFETY: ROLL-4: it is owned. Nothing is done if it has ended.
+        assert!(unsafe { self.end() }.is_ok());
         let mut ended = ManuallyDrop::new(self);
         // SAFETY: REGN-1: `ended` is not used, nor dropped, after its fields were taken.
         unsafe {
-            let memory = ManuallyDrop::take(&mut ended.memory);
+            let memory = ManuallyDrop::take(&mut ended.inner.memory);
             std::ptr::drop_in_place(&raw mut ended.inner);
-            std::ptr::drop_in_place(&raw mut ended.roll);
+            std::ptr::drop_in_place(&raw mut ended.regions);
             ManuallyDrop::drop(&mut ended.registrar);
             memory
         }
@@ -216,13 +199,14 @@ fn end_all(handles: Vec<Box<dyn Deregister>>) -> (Vec<Box<dyn Deregister>>, Opti
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        match self.end() {
+        // SAFETY: ROLL-4: the last region is gone.
+        match unsafe { self.end() } {
             // SAFETY: REGN-1: the fields are not used after this; DEREG-1: nor the memory by the NIC.
             Ok(()) => unsafe {
-                ManuallyDrop::drop(&mut self.memory);
+                ManuallyDrop::drop(&mut self.inner.memory);
                 ManuallyDrop::drop(&mut self.registrar);
             },
-            Err(_) => leaks::registration(self.memory.length()),
+            Err(_) => leaks::registration(self.inner.memory.length()),
         }
     }
 }

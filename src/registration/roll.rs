@@ -1,144 +1,218 @@
 //! The regions of one registration, and the registrations before it whose keys some of their operations
 //! may use still.
+//!
+//! The roll is a list whose links lie in the regions: it costs nothing but them, whether there is one
+//! region or a million.
 
+use std::io;
 use std::ptr::NonNull;
 
 use super::Deregister;
 use crate::gate::{Busy, Gate, Stage};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::UnsafeCell;
 
-/// What a region is to its registration.
+/// What a region is to its registration: the gate in front, which is in use all the time.
+#[repr(C)]
 pub(crate) struct Member {
     pub(crate) gate: Gate,
-    /// Where it stands on the roll.
-    place: AtomicU64,
+    links: UnsafeCell<Links>,
 }
+
+/// The neighbours on the roll.
+#[derive(Clone, Copy, Default)]
+struct Links {
+    before: Link,
+    after: Link,
+}
+
+type Link = Option<NonNull<Member>>;
 
 impl Member {
     pub(crate) fn new(gate: Gate) -> Self {
         Member {
             gate,
-            place: AtomicU64::new(0),
+            links: UnsafeCell::new(Links::default()),
         }
     }
 
-    fn stands_at(&self, place: usize) {
-        // Ordering: Relaxed. Read and written by who has the roll.
-        self.place.store(place as u64, Ordering::Relaxed);
+    /// For who has the roll.
+    fn links<R>(&self, f: impl FnOnce(&mut Links) -> R) -> R {
+        self.links.get_mut().with(|links| {
+            // SAFETY: ROLL-2: nobody else uses them until `f` has returned.
+            f(unsafe { &mut *links })
+        })
     }
 }
 
-/// The members in any order, and what is retired. Behind a lock.
+/// The members, the latest one last, and what is retired. Behind a lock.
 pub(super) struct Roll {
-    members: Vec<(NonNull<Member>, Stage)>,
-    /// Those before this one are over, for the retirement under way.
-    seen: usize,
-    /// What ends the registration in force; `None` once that has been done.
-    pub(super) current: Option<Box<dyn Deregister>>,
+    first: Link,
+    last: Link,
+    /// Nothing, most of the time.
+    retired: Option<Box<Retired>>,
+}
+
+pub(super) type Handle = Box<dyn Deregister>;
+
+/// Registrations that are in force no more, and not ended yet.
+struct Retired {
+    /// Those before this one are over, for the retirement under way; all of them, if there is none. Who
+    /// joins then need not be looked at: it has the roll after the new keys were published, and its
+    /// operations know no others.
+    at: Link,
+    /// How far that one is.
+    stage: Stage,
     /// Retired since the retirement under way began: their turn comes after it.
-    waiting: Vec<Box<dyn Deregister>>,
+    waiting: Vec<Handle>,
     /// What is retired now.
-    leaving: Vec<Box<dyn Deregister>>,
+    leaving: Vec<Handle>,
     /// No operation uses their keys any more.
-    over: Vec<Box<dyn Deregister>>,
+    over: Vec<Handle>,
 }
 
 // SAFETY: ROLL-1: the members are gates, which may be used by any thread, in regions that live as long
-// as they are on the roll.
+// as they are on the roll; ROLL-2: and links, which are used by who has it.
 unsafe impl Send for Roll {}
 
-impl Roll {
-    pub(super) fn new(current: Box<dyn Deregister>) -> Self {
-        Roll {
-            members: Vec::new(),
-            seen: 0,
-            current: Some(current),
+impl Retired {
+    fn new() -> Box<Self> {
+        Box::new(Retired {
+            at: None,
+            stage: Stage::Start,
             waiting: Vec::new(),
             leaving: Vec::new(),
             over: Vec::new(),
+        })
+    }
+
+    fn count(&self) -> usize {
+        self.waiting.len() + self.leaving.len() + self.over.len()
+    }
+
+    fn go_on_at(&mut self, at: Link) {
+        self.at = at;
+        self.stage = Stage::Start;
+    }
+}
+
+impl Roll {
+    /// A roll with that region.
+    pub(super) fn new(first: Link) -> Self {
+        Roll {
+            first,
+            last: first,
+            retired: None,
         }
     }
 
     /// # Safety
     /// - **ROLL-1**: the member stays where it is until it is [struck off](Self::strike).
     pub(super) unsafe fn enlist(&mut self, member: NonNull<Member>) {
+        let before = self.last.replace(member);
         // SAFETY: ROLL-1.
-        unsafe { member.as_ref() }.stands_at(self.members.len());
-        self.members.push((member, Stage::Start));
+        unsafe { member.as_ref() }.links(|links| links.before = before);
+        self.put_behind(before, Some(member));
+    }
+
+    fn put_behind(&mut self, before: Link, after: Link) {
+        match before {
+            // SAFETY: ROLL-1: it is on the roll.
+            Some(before) => unsafe { before.as_ref() }.links(|links| links.after = after),
+            None => self.first = after,
+        }
     }
 
     pub(super) fn strike(&mut self, member: &Member) {
-        // Ordering: Relaxed, as in `stands_at`.
-        let mut place = member.place.load(Ordering::Relaxed) as usize;
-        // What comes to that place has been seen exactly if the place says so.
-        if place < self.seen {
-            self.seen -= 1;
-            self.swap(place, self.seen);
-            place = self.seen;
-        }
-        self.swap(place, self.members.len() - 1);
-        self.members.pop();
-    }
-
-    fn swap(&mut self, one: usize, other: usize) {
-        self.members.swap(one, other);
-        for place in [one, other] {
+        let Links { before, after } = member.links(|links| *links);
+        self.put_behind(before, after);
+        match after {
             // SAFETY: ROLL-1: it is on the roll.
-            unsafe { self.members[place].0.as_ref() }.stands_at(place);
+            Some(after) => unsafe { after.as_ref() }.links(|links| links.before = before),
+            None => self.last = before,
+        }
+        if let Some(retired) = &mut self.retired
+            && retired.at == Some(NonNull::from(member))
+        {
+            retired.go_on_at(after);
         }
     }
 
-    /// `handle` ends what is in force from now on; what was before is retired.
-    pub(super) fn replace(&mut self, handle: Box<dyn Deregister>) {
-        self.waiting.extend(self.current.replace(handle));
+    /// It is in force no more.
+    pub(super) fn retire(&mut self, handle: Handle) {
+        let retired = self.retired.get_or_insert_with(Retired::new);
+        retired.waiting.push(handle);
     }
 
-    /// How many registrations there are, the one in force included.
+    /// How many registrations are retired, and not ended yet.
     pub(super) fn count(&self) -> usize {
-        let old = self.waiting.len() + self.leaving.len() + self.over.len();
-        old + usize::from(self.current.is_some())
+        self.retired.as_ref().map_or(0, |retired| retired.count())
     }
 
     /// Takes the retirement as far as it goes without waiting. `Err`: the first gate that is in the way.
     pub(super) fn advance(&mut self) -> Result<(), Busy> {
+        let Some(retired) = &mut self.retired else {
+            return Ok(());
+        };
         loop {
-            if self.leaving.is_empty() {
-                if self.waiting.is_empty() {
+            if retired.leaving.is_empty() {
+                if retired.waiting.is_empty() {
                     return Ok(());
                 }
-                self.leaving.append(&mut self.waiting);
-                self.seen = 0;
+                retired.leaving.append(&mut retired.waiting);
+                retired.go_on_at(self.first);
             }
-            while let Some((member, stage)) = self.members.get_mut(self.seen) {
+            while let Some(member) = retired.at {
                 // SAFETY: ROLL-1: it is on the roll.
-                let gate = &unsafe { member.as_ref() }.gate;
-                *stage = gate.retire(*stage);
-                if *stage != Stage::Over {
-                    return Err(Busy::new(gate));
+                let member = unsafe { member.as_ref() };
+                retired.stage = member.gate.retire(retired.stage);
+                if retired.stage != Stage::Over {
+                    return Err(Busy::new(&member.gate));
                 }
-                *stage = Stage::Start;
-                self.seen += 1;
+                retired.go_on_at(member.links(|links| links.after));
             }
-            self.over.append(&mut self.leaving);
+            retired.over.append(&mut retired.leaving);
         }
     }
 
     /// The registrations that nothing uses, to be ended.
-    pub(super) fn take_over(&mut self) -> Vec<Box<dyn Deregister>> {
-        std::mem::take(&mut self.over)
+    pub(super) fn take_over(&mut self) -> Vec<Handle> {
+        let Some(retired) = &mut self.retired else {
+            return Vec::new();
+        };
+        let over = std::mem::take(&mut retired.over);
+        if retired.count() == 0 {
+            self.retired = None;
+        }
+        over
     }
 
     /// Those could not be ended.
-    pub(super) fn put_back(&mut self, refused: Vec<Box<dyn Deregister>>) {
-        self.over.extend(refused);
+    pub(super) fn put_back(&mut self, refused: Vec<Handle>) {
+        let retired = self.retired.get_or_insert_with(Retired::new);
+        retired.over.extend(refused);
     }
 
-    /// All of them, the one in force last; for who knows that no operation is in flight.
-    pub(super) fn take_all(&mut self) -> Vec<Box<dyn Deregister>> {
-        let mut all = self.take_over();
-        all.append(&mut self.leaving);
-        all.append(&mut self.waiting);
-        all.extend(self.current.take());
-        all
+    /// Ends all that is retired; for who knows that no operation is in flight. What is left after a refusal
+    /// is to be ended as before.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        let Some(mut retired) = self.retired.take() else {
+            return Ok(());
+        };
+        let Retired {
+            waiting,
+            leaving,
+            over,
+            ..
+        } = &mut *retired;
+        over.append(leaving);
+        over.append(waiting);
+        while let Some(first) = over.first_mut() {
+            if let Err(error) = first.deregister() {
+                self.retired = Some(retired);
+                return Err(error);
+            }
+            over.remove(0);
+        }
+        Ok(())
     }
 }

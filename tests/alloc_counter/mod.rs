@@ -1,4 +1,5 @@
-//! Counts the allocations of the thread that asks.
+//! Counts the allocations of the thread that asks, and their bytes.
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,33 +9,41 @@ struct Counting;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(bytes: usize) {
     COUNT.with(|count| count.set(count.get() + 1));
+    add(bytes as isize);
+}
+
+fn add(bytes: isize) {
+    BYTES.with(|sum| sum.set(sum.get() + bytes));
 }
 
 // SAFETY: all of it is the system's; the counter allocates nothing, and has no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
+        add(-(layout.size() as isize));
         // SAFETY: as above.
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        add(-(layout.size() as isize));
         // SAFETY: as above.
         unsafe { System.dealloc(block, layout) }
     }
@@ -56,4 +65,13 @@ pub fn assert_allocates_nothing(mut f: impl FnMut()) {
         f();
     }
     assert_eq!(COUNT.get() - before, 0, "allocations in 500 rounds");
+}
+
+/// What it makes, how many allocations that took, and how many bytes of the heap it has.
+pub fn cost<T>(make: impl FnOnce() -> T) -> (T, u64, usize) {
+    let (count, bytes) = (COUNT.get(), BYTES.get());
+    let made = make();
+    let bytes = BYTES.get() - bytes;
+    let bytes = usize::try_from(bytes).expect("it is more than it frees");
+    (made, COUNT.get() - count, bytes)
 }

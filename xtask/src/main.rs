@@ -2,14 +2,19 @@
 
 mod coverage;
 mod downstream;
+#[allow(dead_code, reason = "benches write what is read here")]
+#[path = "../../benches/shapes/report.rs"]
+mod figures;
 mod house;
 mod instructions;
+mod lines;
 mod loom;
 mod miri;
 mod models;
 mod mutants;
 mod packages;
 mod process;
+mod report;
 mod sanitize;
 mod shuttle;
 mod steps;
@@ -49,6 +54,11 @@ Usage: cargo xtask <command>
   miri [tree|stacked]      tests under Miri, with these borrows or with both (nightly)
   coverage                 which lines of src/ the tests run (cargo-llvm-cov)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
+  bench-report [--quick] [--draw] [FILTER]
+                           runs the benches whose name contains FILTER and writes docs/performance.md;
+                           --quick measures once, --draw takes what was measured before
+  lines                    how often a cache line comes from elsewhere per operation, with 1 to 16 threads:
+                           accesses recorded by lackey, replayed in a simulation; for the report as well
   vm [--timeout SECONDS] [--memory MIB] [--file HOST[:GUEST]]... -- CMD [ARGS...]
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
   vm test [--timeout SECONDS] [--memory MIB]
@@ -98,6 +108,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "shuttle" => return shuttle_command(args),
         "mutants" => return mutants_command(args),
         "miri" => return miri_command(args),
+        "bench-report" => return report_command(args),
         _ => {}
     }
     if let Some(extra) = args.next()? {
@@ -110,6 +121,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "asan" => sanitize::run(),
         "coverage" => coverage::run(),
         "instructions" => instructions::run(),
+        "lines" => lines::run(),
         "ci" => tasks::ci(),
         other => bail!(Exit::usage(format!("no command `{other}`\n\n{USAGE}"))),
     }
@@ -175,6 +187,19 @@ fn miri_command(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     miri::run(only.as_deref())
+}
+
+fn report_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut options = report::Options::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("quick") => options.quick = true,
+            Long("draw") => options.draw = true,
+            Value(value) if options.filter.is_empty() => options.filter = value.string()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    report::run(&options)
 }
 
 fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Result<()> {

@@ -30,6 +30,7 @@ pub(crate) mod sealed {
     }
 
     impl<T: Sealed> Sealed for &T {
+        #[inline]
         fn part(&self) -> Part<'_> {
             T::part(self)
         }
@@ -48,21 +49,25 @@ pub(crate) mod sealed {
 /// [`SharedMrSlice`](crate::SharedMrSlice).
 pub trait MrAccess: Sealed {
     /// Address of the first byte.
+    #[inline]
     fn addr(&self) -> usize {
         self.part().addr.as_ptr() as usize
     }
 
     /// How many bytes; at least 1, at most `isize::MAX`.
+    #[inline]
     fn length(&self) -> usize {
         self.part().length
     }
 
     /// The remote key. One load; never waits (rule R7).
+    #[inline]
     fn rkey(&self) -> u32 {
         self.inner().keys().1
     }
 
     /// The rights of the registration. One load; never waits.
+    #[inline]
     fn access(&self) -> Access {
         self.inner().access()
     }

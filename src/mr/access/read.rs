@@ -30,6 +30,7 @@ use crate::registration::{InnerCell, LocalMrInner};
 /// - **ACCESS-2**: they are no more than `isize::MAX`, and lie in one allocation.
 pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     /// The local key, for a scatter/gather element. One load; never waits (rule R7).
+    #[inline]
     fn lkey(&self) -> u32 {
         self.inner().keys().0
     }
@@ -46,16 +47,19 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
 
     /// Whether [`try_as_slice`](Self::try_as_slice) would find the region not held, at this moment.
     /// One load.
+    #[inline]
     fn is_readable(&self) -> bool {
         self.part().gate().is_open_to(Holder::CpuRead)
     }
 
     /// The address of the first byte, once the region is not held. Blocks the thread.
+    #[inline(always)] // as `forms::attempt`
     fn as_ptr(&self) -> MrConstPtr<'_> {
         forms::wait(self.part())
     }
 
     /// The address of the first byte; `None` if the region is held. Never waits.
+    #[inline(always)] // as `forms::attempt`
     fn try_as_ptr(&self) -> Option<MrConstPtr<'_>> {
         forms::attempt(self.part())
     }
@@ -87,6 +91,7 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     ///   whose future was dropped: it is in flight until its completion, rule R9);
     /// - **PTR-2**: no thread writes them;
     /// - **PTR-3**: the region is not dropped or closed.
+    #[inline]
     fn as_ptr_unchecked(&self) -> *const u8 {
         self.part().addr.as_ptr().cast_const()
     }
@@ -96,12 +101,14 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     ///
     /// The thread that polls the completion queue must not wait here for an operation whose
     /// completion it is itself to poll: [`as_slice_with`](Self::as_slice_with) is for that.
+    #[inline(always)] // as `forms::attempt`
     fn as_slice(&self) -> MrReadGuard<'_> {
         forms::wait(self.part())
     }
 
     /// The bytes; `None` if the region is held, or if joining other readers would make an exclusive
     /// side, which already waits for them, wait longer. Never waits.
+    #[inline(always)] // as `forms::attempt`
     fn try_as_slice(&self) -> Option<MrReadGuard<'_>> {
         forms::attempt(self.part())
     }
@@ -130,11 +137,13 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
 
     /// The bytes as a stream with a position, once the region is not held. Blocks the thread. The
     /// other forms: [`into_cursor`](MrReadGuard::into_cursor) of their guards.
+    #[inline]
     fn as_slice_cursor(&self) -> MrCursor<'_> {
         forms::wait(self.part())
     }
 
     /// As [`as_slice_cursor`](Self::as_slice_cursor); `None` if the region is held. Never waits.
+    #[inline]
     fn try_as_slice_cursor(&self) -> Option<MrCursor<'_>> {
         forms::attempt(self.part())
     }
@@ -148,6 +157,7 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     ///   polled, and what followed the poll happens before this call.
     /// - **SLICE-2**: no thread has them as `&mut [u8]` or writes them through a pointer.
     /// - **SLICE-3**: the region is not dropped or closed; the borrow sees to that.
+    #[inline]
     unsafe fn as_slice_unchecked(&self) -> &[u8] {
         let part = self.part();
         // SAFETY: SLICE-1, SLICE-2, SLICE-3, as required of the caller; ACCESS-1, ACCESS-2.

@@ -22,6 +22,7 @@ use crate::gate::Holder;
 pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     /// Whether [`try_as_mut_slice`](Self::try_as_mut_slice) would find the region not held, at this
     /// moment. One load.
+    #[inline]
     fn is_writeable(&self) -> bool {
         self.part().gate().is_open_to(Holder::CpuWrite)
     }
@@ -32,11 +33,13 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     }
 
     /// The address of the first byte, once the region is not held. Blocks the thread.
+    #[inline(always)] // as `forms::attempt`
     fn as_mut_ptr(&mut self) -> MrMutPtr<'_> {
         forms::wait(self.part())
     }
 
     /// The address of the first byte; `None` if the region is held. Never waits.
+    #[inline(always)] // as `forms::attempt`
     fn try_as_mut_ptr(&mut self) -> Option<MrMutPtr<'_>> {
         forms::attempt(self.part())
     }
@@ -69,16 +72,19 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     ///   written;
     /// - **PTRMUT-2**: no thread reads or writes them;
     /// - **PTRMUT-3**: the region is not dropped or closed.
+    #[inline]
     fn as_mut_ptr_unchecked(&mut self) -> *mut u8 {
         self.part().addr.as_ptr()
     }
 
     /// The bytes, once the region is not held. Blocks the thread: spins, then parks.
+    #[inline(always)] // as `forms::attempt`
     fn as_mut_slice(&mut self) -> MrWriteGuard<'_> {
         forms::wait(self.part())
     }
 
     /// The bytes; `None` if the region is held. Never waits.
+    #[inline(always)] // as `forms::attempt`
     fn try_as_mut_slice(&mut self) -> Option<MrWriteGuard<'_>> {
         forms::attempt(self.part())
     }
@@ -107,12 +113,14 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
 
     /// The bytes as a stream with a position, once the region is not held. Blocks the thread. The
     /// other forms: [`into_cursor`](MrWriteGuard::into_cursor) of their guards.
+    #[inline]
     fn as_mut_slice_cursor(&mut self) -> MrCursorMut<'_> {
         forms::wait(self.part())
     }
 
     /// As [`as_mut_slice_cursor`](Self::as_mut_slice_cursor); `None` if the region is held. Never
     /// waits.
+    #[inline]
     fn try_as_mut_slice_cursor(&mut self) -> Option<MrCursorMut<'_>> {
         forms::attempt(self.part())
     }
@@ -127,6 +135,7 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     /// - **SLICEMUT-2**: no thread has them as a slice, shared or not, or uses them through a
     ///   pointer.
     /// - **SLICEMUT-3**: the region is not dropped or closed; the borrow sees to that.
+    #[inline]
     unsafe fn as_mut_slice_unchecked(&mut self) -> &mut [u8] {
         let part = self.part();
         // SAFETY: SLICEMUT-1, SLICEMUT-2, SLICEMUT-3, as required of the caller; ACCESS-1, ACCESS-2.

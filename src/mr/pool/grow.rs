@@ -35,7 +35,13 @@ pub(super) struct Shared {
 }
 
 /// Room for all slots that there may be; used as far as there are registrations.
-struct Slab(Box<[UnsafeCell<MaybeUninit<Region>>]>);
+struct Slab(Box<[UnsafeCell<Lines>]>);
+
+/// The place of a region, aligned as [`RegionRef::ALIGN`] says.
+#[repr(align(128))]
+struct Lines(#[allow(dead_code, reason = "found by address")] MaybeUninit<Region>);
+
+const _: () = assert!(align_of::<Lines>() == RegionRef::ALIGN);
 
 // SAFETY: POOL-1: a place is written by who makes its region, and read then by who has it.
 unsafe impl Sync for Slab {}
@@ -68,7 +74,7 @@ impl Shared {
                 max: Word::MAX_SLOTS,
             });
         }
-        let slab = std::iter::repeat_with(|| UnsafeCell::new(MaybeUninit::uninit()));
+        let slab = std::iter::repeat_with(|| UnsafeCell::new(Lines(MaybeUninit::uninit())));
         Ok(Shared {
             list: FreeList::new(slots),
             slab: Slab(slab.take(slots).collect()),
@@ -198,7 +204,8 @@ impl Shared {
             let mut refused = Ok(());
             let (mut kept, mut vacant) = (Vec::new(), Vec::new());
             for run in std::mem::take(&mut runs.used) {
-                match self.registration(run).end() {
+                // SAFETY: ROLL-4: all slots are the caller's, and those are all regions that there are.
+                match unsafe { self.registration(run).end() } {
                     Ok(()) => vacant.push(run),
                     Err(error) => {
                         refused = Err(Error::Deregister(error));

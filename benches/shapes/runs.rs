@@ -1,0 +1,78 @@
+//! How a turn is taken so and so often: alone, sixteen at a time, beside another thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+use super::clock::keep_to_core;
+use super::turns::{Run, alone};
+
+/// How many looks are taken at a time: one is less than the loop around it.
+pub const LOOKS: usize = 16;
+
+/// Looks that know nothing of each other.
+pub fn sixteen(mut look: impl FnMut(usize) + 'static) -> Run {
+    alone(move |n| (0..LOOKS).for_each(|_| look(n)))
+}
+
+/// Beside a thread that does nothing else, with the same.
+pub fn beside<F: Fn(usize) + Send + Sync + 'static>(turn: F) -> Run {
+    let turn = Arc::new(turn);
+    let theirs = Arc::clone(&turn);
+    two(move |n| turn(n), move |n| theirs(n))
+}
+
+/// Beside a thread that does nothing else, each with its own.
+pub fn apart<F: FnMut(usize) + Send + 'static>(make: impl Fn() -> F) -> Run {
+    two(make(), make())
+}
+
+fn two(
+    mut mine: impl FnMut(usize) + 'static,
+    mut theirs: impl FnMut(usize) + Send + 'static,
+) -> Run {
+    Box::new(move |count| {
+        let (both, over) = (&Barrier::new(2), &AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let theirs = &mut theirs;
+            scope.spawn(move || {
+                keep_to_core(1);
+                both.wait();
+                let mut n = 0;
+                while !over.load(Ordering::Relaxed) {
+                    theirs(n);
+                    n += 1;
+                }
+            });
+            keep_to_core(0);
+            both.wait();
+            let start = Instant::now();
+            for n in 0..count {
+                mine(n as usize);
+            }
+            let took = start.elapsed();
+            over.store(true, Ordering::Relaxed);
+            took
+        })
+    })
+}
+
+/// Who else is at it.
+#[derive(Clone, Copy)]
+pub enum Threads {
+    One,
+    /// Two, at the same.
+    Same,
+    /// Two, each at its own.
+    Apart,
+}
+
+impl Threads {
+    pub fn run<F: Fn(usize) + Send + Sync + 'static>(self, make: impl Fn() -> F) -> Run {
+        match self {
+            Threads::One => alone(make()),
+            Threads::Same => beside(make()),
+            Threads::Apart => apart(make),
+        }
+    }
+}
