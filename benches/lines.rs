@@ -10,10 +10,11 @@ use std::sync::{Arc, Barrier, mpsc};
 
 use crossbeam_utils::CachePadded;
 use crossbeam_utils::sync::ShardedLock;
+use rdma_mr::gate;
 use rdma_mr::op::Begin;
 use rdma_mr::prelude::*;
 use shapes::rivals::Rival;
-use shapes::{Locked, region};
+use shapes::{Locked, biased, region};
 
 /// What each thread does, made for all of them.
 type Shape = (&'static str, fn() -> Arc<dyn Fn() + Send + Sync>);
@@ -27,6 +28,7 @@ const SHAPES: &[Shape] = &[
         })
     }),
     ("as_slice", || read(region())),
+    ("as_slice, biased", || read(biased(gate::Barrier::Fence))),
     ("begin_read", || {
         let mr = region();
         Arc::new(move || drop(black_box(mr.begin_read())))

@@ -4,15 +4,19 @@
 mod shapes;
 
 use std::process::ExitCode;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
 
 use crossbeam_utils::CachePadded;
+use rdma_mr::gate::{self, ReadBias};
+use rdma_mr::op::Begin;
+use rdma_mr::prelude::*;
 use shapes::clock::{Tick, keep_to_core};
 use shapes::report::Promise;
 use shapes::rivals::{Exchanged, Looked, Rival};
 use shapes::spread::{Contest, Contestant, Sample, Taken, contestant};
-use shapes::{bench, region};
+use shapes::{allowing_bias, bench, biased, region};
 
 /// For how long the slot is held by a write, and for how long it is free, in nanoseconds.
 const HELD: f64 = 2000.0;
@@ -21,6 +25,7 @@ const FREE: f64 = 2000.0;
 /// Writes before it counts.
 const WARM_UP: usize = 16;
 
+const PLAIN: &str = "begin_write";
 const EXCHANGED: &str = "floor: a plain compare_exchange, again until it succeeds";
 const PARKING_LOT: &str = "rival: parking_lot write";
 
@@ -73,7 +78,7 @@ fn ring<T: Rival + 'static>(slot: T) -> Sample {
 
 fn writes() -> Vec<Contestant> {
     vec![
-        contestant("begin_write", ring(region()))
+        contestant(PLAIN, ring(region()))
             .promised(0.5, Promise::More(60.0))
             .promised(0.99, Promise::Ratio(1.0)),
         contestant(EXCHANGED, ring(Exchanged::default())),
@@ -86,13 +91,103 @@ fn writes() -> Vec<Contestant> {
     ]
 }
 
+/// Bias is of no use here: it must not come back.
+fn allowed() -> Vec<Contestant> {
+    let allowing = || {
+        let mr = allowing_bias(ReadBias::default());
+        drop(mr.begin_write().unwrap());
+        mr
+    };
+    vec![
+        contestant(PLAIN, ring(region())),
+        contestant("begin_write, bias allowed", ring(allowing()))
+            .promised(0.5, Promise::Ratio(1.1)),
+    ]
+}
+
+/// Threads that have read so, and are there still.
+struct Readers {
+    threads: Vec<JoinHandle<()>>,
+    end: Arc<Barrier>,
+}
+
+impl Readers {
+    fn new(count: usize) -> Self {
+        let mr = Arc::new(biased(gate::Barrier::Fence));
+        let barrier = || Arc::new(Barrier::new(count + 1));
+        let (read, end) = (barrier(), barrier());
+        let thread = |_| {
+            let (mr, read, end) = (Arc::clone(&mr), Arc::clone(&read), Arc::clone(&end));
+            std::thread::spawn(move || {
+                drop(mr.as_slice());
+                read.wait();
+                end.wait();
+            })
+        };
+        let threads = (0..count).map(thread).collect();
+        read.wait();
+        Readers { threads, end }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.end.wait();
+        let ended = self.threads.drain(..).map(JoinHandle::join);
+        ended.for_each(|thread| thread.expect("it only waits"));
+    }
+}
+
+/// How long a write has to wait of a region that nobody reads at the moment.
+fn alone(mr: LocalMr, readers: usize) -> Sample {
+    let readers = Readers::new(readers);
+    Box::new(move |samples| {
+        let _ = &readers;
+        let mut taken = Taken::default();
+        keep_to_core(0);
+        for _ in 0..samples {
+            // Is biased again by that, if it may be.
+            drop(mr.as_slice());
+            let asked = Tick::now();
+            let hold = mr.begin_write().unwrap();
+            taken.nanos.push(Tick::now().since(asked));
+            drop(hold);
+        }
+        taken
+    })
+}
+
+fn revocations() -> Vec<Contestant> {
+    vec![
+        contestant(PLAIN, alone(region(), 64)),
+        contestant(
+            "begin_write, biased, 64 threads have read so",
+            alone(biased(gate::Barrier::Fence), 64),
+        )
+        .promised(0.5, Promise::Value(200.0)),
+        contestant(
+            "begin_write, biased by membarrier, 64 threads have read so",
+            alone(biased(gate::Barrier::Membarrier), 64),
+        ),
+    ]
+}
+
 fn main() -> ExitCode {
-    bench::main(&[Contest {
-        title: "ring, exclusive acquire",
-        contestants: writes,
-        baselines: &[(0.5, EXCHANGED), (0.9, EXCHANGED), (0.99, PARKING_LOT)],
-        aside: Some(("a read in between", PARKING_LOT)),
+    let contest = |title, contestants| Contest {
+        title,
+        contestants,
+        baselines: &[(0.5, PLAIN), (0.99, PLAIN)],
+        aside: None,
         rounds: 31,
         samples: 1000,
-    }])
+    };
+    bench::main(&[
+        Contest {
+            baselines: &[(0.5, EXCHANGED), (0.9, EXCHANGED), (0.99, PARKING_LOT)],
+            aside: Some(("a read in between", PARKING_LOT)),
+            ..contest("ring, exclusive acquire", writes)
+        },
+        contest("ring, bias allowed", allowed),
+        contest("exclusive acquire of a biased region", revocations),
+    ])
 }

@@ -21,6 +21,11 @@ fn gate() -> Gate {
     })
 }
 
+/// A gate whose waiters spin, for as long as one look takes: exclusive sides go ahead of readers.
+fn gate_with_spins() -> Gate {
+    Gate::new()
+}
+
 /// What a reader sees is all of what the NIC wrote, or nothing of it.
 /// Shows: GUARD-1, GATE-1.
 #[test]
@@ -313,6 +318,61 @@ fn an_orphan_is_freed_once_and_after_the_last_hold() {
                 thread.join().unwrap();
             }
             assert_eq!(registrar.ended.load(Relaxed), 1);
+        },
+    );
+}
+
+/// An exclusive side that goes ahead of readers is in when they have left, or takes its bit off again.
+/// Shows: GUARD-1, GATE-1.
+#[test]
+fn who_goes_ahead_of_a_reader_is_in_after_it() {
+    exhaust("who_goes_ahead_of_a_reader_is_in_after_it", 3, 50, || {
+        let shared = Arc::new((gate_with_spins(), Bytes::new()));
+        let nic = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let in_flight = shared.0.acquire(Holder::NicWrite).unwrap();
+                shared.1.write(7);
+                drop(in_flight);
+            }
+        });
+        let guard = shared.0.acquire(Holder::CpuRead).unwrap();
+        let first = shared.1.read();
+        drop(guard);
+        let guard = shared.0.acquire(Holder::CpuRead).unwrap();
+        assert!(first == 0 || shared.1.read() == 7);
+        drop(guard);
+        nic.join().unwrap();
+        assert!(shared.0.state().is_free());
+    });
+}
+
+/// And a reader that asks for a second guard meanwhile has it.
+/// Shows: GUARD-1, GATE-1.
+#[test]
+fn who_goes_ahead_of_a_reader_lets_it_have_a_second_guard() {
+    explore(
+        "who_goes_ahead_of_a_reader_lets_it_have_a_second_guard",
+        3,
+        200,
+        || {
+            let shared = Arc::new((gate_with_spins(), Bytes::new()));
+            let nic = thread::spawn({
+                let shared = Arc::clone(&shared);
+                move || {
+                    let in_flight = shared.0.acquire(Holder::NicWrite).unwrap();
+                    shared.1.write(7);
+                    drop(in_flight);
+                }
+            });
+            {
+                let _first = shared.0.acquire(Holder::CpuRead).unwrap();
+                let seen = shared.1.read();
+                let _second = shared.0.acquire(Holder::CpuRead).unwrap();
+                assert_eq!(shared.1.read(), seen);
+            }
+            nic.join().unwrap();
+            assert!(shared.0.state().is_free());
         },
     );
 }

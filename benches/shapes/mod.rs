@@ -16,10 +16,13 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{ArcRwLockWriteGuard, RawRwLock, RwLock};
+use rdma_mr::MrOptions;
 use rdma_mr::backend::soft::Nic;
+use rdma_mr::gate::{Barrier, ReadBias};
 use rdma_mr::op::{Begin, Hold, recv_slots, send_ring};
 use rdma_mr::prelude::*;
 use rdma_mr::work::{SendFlags, Sge, WcStatus};
@@ -65,6 +68,19 @@ impl<T> Each<T> {
 
 pub fn region() -> LocalMr {
     LocalMr::alloc(&Nic::new().alloc_pd(), 4096).unwrap()
+}
+
+/// A region that begins biased, and is so again at the first read after an exclusive hold.
+pub fn biased(barrier: Barrier) -> LocalMr {
+    allowing_bias(ReadBias {
+        quiet: Duration::ZERO,
+        barrier,
+    })
+}
+
+pub fn allowing_bias(bias: ReadBias) -> LocalMr {
+    let options = MrOptions::new().read_bias(bias);
+    options.alloc(&Nic::new().alloc_pd(), 4096).unwrap()
 }
 
 /// What a key would be that stands alone.

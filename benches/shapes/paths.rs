@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use rdma_mr::backend::soft::Nic;
-use rdma_mr::gate::{Gate, Holder};
+use rdma_mr::gate::{Barrier, Gate, Holder};
 use rdma_mr::op::{AsyncQueuePair, Poller, send_ring};
 use rdma_mr::prelude::*;
 use rdma_mr::work::{RemoteAddr, SendFlags, SendOp, WcStatus};
@@ -32,6 +32,8 @@ pub fn by_name(name: &str) -> Option<Walk> {
         "read_inner" => walk(read_inner()),
         "state" => walk(state()),
         "as_slice" => walk(as_slice()),
+        "biased" => walk(biased(Barrier::Fence)),
+        "biased_by_membarrier" => walk(biased(Barrier::Membarrier)),
         "try_as_slice" => walk(try_as_slice()),
         "refused" => walk(refused()),
         "as_ptr" => walk(as_ptr()),
@@ -87,6 +89,11 @@ pub fn state() -> impl Fn(usize) {
 
 pub fn as_slice() -> impl Fn(usize) {
     look(region(), |mr| mr.as_slice()[0])
+}
+
+/// At a region whose readers are biased.
+pub fn biased(barrier: Barrier) -> impl Fn(usize) {
+    look(super::biased(barrier), |mr| mr.as_slice()[0])
 }
 
 pub fn try_as_slice() -> impl Fn(usize) {

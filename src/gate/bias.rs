@@ -20,9 +20,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Gate;
 use super::slots::{self, Place};
-use super::word::{Holder, Kind, Word};
-use super::{Gate, Permit};
+use super::word::{Entry, Holder, Kind, Word};
 use crate::sync::{Ordering, Timer, fence, global, heavy, light, now, prepare, spin_loop};
 
 /// For regions that many threads read and the NIC rarely writes: readers of a biased gate touch a line of
@@ -37,7 +37,7 @@ use crate::sync::{Ordering, Timer, fence, global, heavy, light, now, prepare, sp
 /// [`quiet`](Self::quiet): so a ring of receives goes on as if there were no bias. What is held by operations
 /// that only read (SEND, the source of a WRITE) does not concern it.
 ///
-/// Up to 256 threads at a time read so, each up to 4 guards at a time; what is beyond is counted in the word.
+/// Up to 256 threads at a time read so, each up to 3 guards at a time; what is beyond is counted in the word.
 /// Guards may be dropped on other threads, as always.
 ///
 /// An exclusive side that finds a reader which stays (longer than [`spin`](super::Patience::spin), or at
@@ -101,6 +101,7 @@ impl Gate {
     pub fn with_read_bias(mut self, bias: ReadBias) -> Self {
         self.quiet_us = u32::try_from(bias.quiet.as_micros()).unwrap_or(u32::MAX);
         self.bias = Some(bias.barrier);
+        self.free = Word::MAY_BIAS;
         prepare();
         // Ordering: Relaxed. Nobody else has it yet.
         self.word
@@ -135,20 +136,9 @@ impl Gate {
         slots::published(self.address()).count() as u64
     }
 
-    /// Lets a reader in, at a gate that may be biased; never waits.
+    /// Lets a reader in, at a biased gate, if this thread has a place for it and nobody was faster.
     #[inline]
-    pub(super) fn try_read(&self, seen: Word) -> Option<Permit<'_>> {
-        if seen.lets_publish()
-            && let Some(place) = self.publish()
-        {
-            return Some(Permit::published(self, place));
-        }
-        self.try_read_counted()
-            .then(|| Permit::new(self, Kind::CpuRead))
-    }
-
-    #[inline]
-    fn publish(&self) -> Option<&'static Place> {
+    pub(super) fn publish(&self) -> Option<&'static Place> {
         let place = slots::publish(self.address())?;
         if self.bias == Some(Barrier::Membarrier) {
             light();
@@ -162,13 +152,24 @@ impl Gate {
         if seen.lets_publish() {
             return Some(place);
         }
-        self.take_out(place);
+        self.after_reading(Some(place), seen);
         None
+    }
+
+    /// The end of a reader's permit: of one that is published at `place`, all of it; otherwise what its
+    /// release owes, which found the word as `before`.
+    #[inline(never)]
+    pub(super) fn after_reading(&self, place: Option<&Place>, before: Word) {
+        match place {
+            Some(place) => self.take_out(place),
+            // The gate is borrowed, so it is not orphaned and nobody has to free.
+            None => drop(Self::after_release(self, before, Kind::CpuRead)),
+        }
     }
 
     /// A published reader is out.
     #[inline]
-    pub(super) fn take_out(&self, place: &Place) {
+    fn take_out(&self, place: &Place) {
         place.empty();
         // Pairs with `heavy` in `move_readers`: either this sees that the reader was moved, or it is seen
         // that the slot is empty.
@@ -187,11 +188,12 @@ impl Gate {
         }
     }
 
-    /// Counts a reader in the word, at a gate that may be biased.
+    /// Counts a reader in the word, at a gate that may be biased, if the way is open.
     #[inline(never)]
-    fn try_read_counted(&self) -> bool {
+    pub(super) fn read_counted(&self) -> bool {
         let seen = self.look();
-        if self.try_enter_barred(Holder::CpuRead, seen).is_none() {
+        let is_open = seen.entry(Holder::CpuRead) == Entry::Open;
+        if !is_open || self.add_shared(Kind::CpuRead).is_none() {
             return false;
         }
         // Ordering: Relaxed, here and below: how many, and since when, decide nothing but what it costs.
@@ -232,7 +234,16 @@ impl Gate {
         let Some(before) = self.enter_seen(kind, seen) else {
             return false;
         };
-        self.quiet.store(0, Ordering::Relaxed);
+        self.is_in(kind, before, spin)
+    }
+
+    /// Whether an exclusive side is in that has its bit in the word since that was `before`, and nobody counted
+    /// there beside it.
+    pub(super) fn is_in(&self, kind: Kind, before: Word, spin: Option<Duration>) -> bool {
+        if before.has(Word::MAY_BIAS) {
+            // Ordering: Relaxed, as in `read_counted`.
+            self.quiet.store(0, Ordering::Relaxed);
+        }
         !before.has(Word::BIASED) || self.drain(kind, spin)
     }
 
@@ -245,7 +256,7 @@ impl Gate {
             // Ordering: SeqCst pairs with the fence in `publish`.
             fence(Ordering::SeqCst);
         }
-        let is_free = || slots::published(self.address()).next().is_none();
+        let is_free = || !slots::is_published(self.address());
         if is_free() {
             return true;
         }
@@ -267,9 +278,8 @@ impl Gate {
 
     /// Takes the exclusive bit off again, for who did not get in after all; the bits in `kept` are left as
     /// they are.
-    fn give_back(&self, kind: Kind, kept: u64) {
-        let before = Self::give_back_exclusive(&self.word, kind.holder(), kept);
-        let before = Word::from_bits(before);
+    pub(super) fn give_back(&self, kind: Kind, kept: u64) {
+        let before = self.take_off_exclusive(kind.holder(), kept);
         if !before.release_is_done(kind.holder()) {
             // The gate is borrowed, so it is not orphaned and nobody has to free.
             let _ = Self::after_release(self, before, kind);

@@ -1,46 +1,97 @@
 //! Entering without waiting: what one look at the word decides.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit, wait};
-use crate::error::Error;
-use crate::sync::Ordering;
+use crate::error::{Error, Result};
+use crate::sync::{Ordering, Timer, now, spin_loop};
 
 impl Gate {
     /// [`try_acquire`](Self::try_acquire) for those who have no use for the reason.
-    #[inline]
+    #[inline(always)] // as in `mr::forms`
     pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
-        let entered = |kind: Kind| Permit::new(self, kind.known(holder));
-        if holder != Holder::CpuRead {
-            return self.try_enter(holder).map(entered);
+        if holder == Holder::CpuRead {
+            return self.reader(|seen| self.try_enter_barred(holder, seen));
         }
+        let kind = self.try_enter(holder)?;
+        Some(Permit::new(self, kind.known(holder)))
+    }
+
+    /// Lets `holder` in at once if the way is open, or else by `wait`.
+    #[inline(always)] // as in `mr::forms`
+    pub(super) fn permit_or(
+        &self,
+        holder: Holder,
+        wait: impl FnOnce() -> Result<Kind>,
+    ) -> Result<Permit<'_>> {
+        if holder == Holder::CpuRead {
+            if let Some(permit) = self.reader(|_| None) {
+                return Ok(permit);
+            }
+        } else if let Some(kind) = self.enter_open_way(holder) {
+            return Ok(Permit::new(self, kind.known(holder)));
+        }
+        Ok(Permit::new(self, wait()?.known(holder)))
+    }
+
+    /// Lets a reader of the CPU's in, or does as `barred` says if something else than an exclusive holder
+    /// is in the way.
+    #[inline(always)]
+    fn reader(&self, barred: impl FnOnce(Word) -> Option<Kind>) -> Option<Permit<'_>> {
         let seen = self.look();
-        if !seen.has(Word::bars(holder)) {
-            return self
-                .add_shared(Kind::CpuRead)
-                .map(|_| entered(Kind::CpuRead));
-        }
-        if seen.has(Word::refuses(holder)) {
+        let counted = || Permit::new(self, Kind::CpuRead);
+        if seen.has(Word::refuses(Holder::CpuRead)) {
             return None;
         }
-        if seen.has(Word::MAY_BIAS) {
-            return self.try_read(seen);
+        if !seen.has(Word::bars(Holder::CpuRead)) {
+            return self.add_shared(Kind::CpuRead).map(|_| counted());
         }
-        self.try_enter_barred(holder, seen).map(entered)
+        if seen.lets_publish()
+            && let Some(place) = self.publish()
+        {
+            return Some(Permit::published(self, place));
+        }
+        if seen.has(Word::MAY_BIAS) && self.read_counted() {
+            return Some(counted());
+        }
+        barred(seen).map(|_| counted())
+    }
+
+    /// Lets `holder` in if the way is open, as it mostly is, for those who wait if it is not. An exclusive
+    /// side does not look before: its line is brought once.
+    #[inline(always)]
+    pub(super) fn enter_open_way(&self, holder: Holder) -> Option<Kind> {
+        let kind = Kind::of(holder);
+        if holder.is_shared() {
+            let seen = self.look();
+            if seen.has(Word::bars(holder)) {
+                return None;
+            }
+            return self.add_shared(kind).map(|_| kind);
+        }
+        // Ordering: Acquire and Relaxed, as in `enter_seen`.
+        let guessed = self.word.compare_exchange(
+            self.free,
+            self.free | kind.unit(),
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        );
+        // Ordering: Relaxed, as in `read_counted`: of no use to most, but less than to ask.
+        self.quiet.store(0, Ordering::Relaxed);
+        guessed.is_ok().then_some(kind)
     }
 
     /// `try_acquire` without the wrapping: what it gives is a hold of the caller's.
     #[inline]
     pub(crate) fn try_enter(&self, holder: Holder) -> Option<Kind> {
         let seen = self.look();
+        if seen.has(Word::refuses(holder)) {
+            return None;
+        }
         if !seen.has(Word::bars(holder)) {
             let kind = Kind::of(holder);
             return self.enter_seen(kind, seen).map(|_| kind);
-        }
-        // The refusal that hot paths meet is decided here; what is left is rare.
-        if seen.has(Word::refuses(holder)) {
-            return None;
         }
         self.try_enter_barred(holder, seen)
     }
@@ -95,10 +146,49 @@ impl Gate {
         }
     }
 
+    /// Has an exclusive side that waits go in among readers of the CPU's, before they have left, so that
+    /// nobody comes in between; it is not in before they have. `false` if that is not what is in its way, or
+    /// after as long as it spins, when the bit is taken off again: a reader that is there may wait for a
+    /// second guard.
+    pub(super) fn enter_ahead(&self, holder: Holder, deadline: Option<Instant>) -> bool {
+        let (kind, spin) = (Kind::of(holder), self.spin_time());
+        if holder.is_shared() || spin.is_zero() {
+            return false;
+        }
+        let mut seen = self.look();
+        let before = loop {
+            if !seen.lets_ahead(holder) {
+                return false;
+            }
+            let new = seen.with_exclusive(holder).bits();
+            // Ordering: Relaxed, both. It is not in before the load below, which has an order.
+            match self.word.compare_exchange_weak(
+                seen.bits(),
+                new,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break seen,
+                Err(now) => seen = Word::from_bits(now),
+            }
+        };
+        let mut timer = Timer::after(spin);
+        // Ordering: Acquire pairs with the Release of the readers' releases, and of the exclusive ones before:
+        // what has come to the word since are RMWs.
+        while Word::from_bits(self.word.load(Ordering::Acquire)).has_shared_holders() {
+            if timer.expired() || deadline.is_some_and(|deadline| now() >= deadline) {
+                self.give_back(kind, 0);
+                return false;
+            }
+            spin_loop();
+        }
+        self.is_in(kind, before, Some(spin))
+    }
+
     /// Counts one more shared hold; takes it back, and returns `None`, if an exclusive side was
     /// faster. Gives the value before.
     #[inline]
-    fn add_shared(&self, kind: Kind) -> Option<Word> {
+    pub(super) fn add_shared(&self, kind: Kind) -> Option<Word> {
         // Ordering: Acquire pairs with the Release of the last exclusive release: its bytes are
         // seen. The RMWs of other shared holders in between continue its release sequence.
         let before = self.word.fetch_add(kind.unit(), Ordering::Acquire);

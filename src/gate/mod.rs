@@ -36,11 +36,12 @@ pub use bias::{Barrier, ReadBias};
 pub(crate) use locked::Locked;
 pub use patience::Patience;
 pub use permit::Permit;
+pub(crate) use permit::{Reading, Writing};
 pub(crate) use retire::Busy;
 pub use snapshot::{Snapshot, Writer};
 pub use wait::Acquire;
 pub use word::Holder;
-use word::{Entry, Word};
+use word::Word;
 pub(crate) use word::{Kind, Stage};
 
 /// One atomic word that says who holds what it stands for: any number of shared holders
@@ -61,6 +62,8 @@ pub(crate) use word::{Kind, Stage};
 /// ```
 pub struct Gate {
     word: AtomicU64,
+    /// The word of a free gate that nobody has marked: what is mostly found.
+    free: u64,
     waits: AtomicU64,
     /// Since when there was no exclusive hold, and how many readers were counted: see `bias`.
     quiet: AtomicU64,
@@ -84,6 +87,7 @@ impl Gate {
         let nanos = |d: Duration| u32::try_from(d.as_nanos()).unwrap_or(u32::MAX);
         Gate {
             word: AtomicU64::new(0),
+            free: 0,
             waits: AtomicU64::new(0),
             quiet: AtomicU64::new(0),
             spin_ns: nanos(patience.spin),
@@ -118,8 +122,10 @@ impl Gate {
     #[must_use]
     pub fn is_open_to(&self, holder: Holder) -> bool {
         let seen = self.look();
-        matches!(seen.entry(holder), Entry::Open | Entry::StandBack)
-            && (holder.is_shared() || self.published(seen) == 0)
+        match holder.is_shared() {
+            true => !seen.has(Word::bars_shared(holder)),
+            false => !seen.has(Word::refuses(holder)) && self.published(seen) == 0,
+        }
     }
 
     /// Lets `holder` in if nothing is in the way. Never waits: one load if refused, plus one RMW if
@@ -145,7 +151,7 @@ impl Gate {
     ///
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire).
-    #[inline]
+    #[inline(always)] // as in `mr::forms`
     pub fn acquire(&self, holder: Holder) -> Result<Permit<'_>> {
         self.permit_or(holder, || self.enter_slow(holder, None))
     }
@@ -171,15 +177,6 @@ impl Gate {
     /// As [`try_acquire`](Self::try_acquire), and whatever `progress` panics with.
     pub fn acquire_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Permit<'_>> {
         self.permit_or(holder, || self.enter_slow_with(holder, progress))
-    }
-
-    /// Lets `holder` in at once, or else by `wait`.
-    #[inline]
-    fn permit_or(&self, holder: Holder, wait: impl FnOnce() -> Result<Kind>) -> Result<Permit<'_>> {
-        match self.try_permit(holder) {
-            Some(permit) => Ok(permit),
-            None => Ok(Permit::new(self, wait()?.known(holder))),
-        }
     }
 
     /// As [`acquire`](Self::acquire), as a future: never blocks the thread, needs no runtime.
@@ -210,36 +207,40 @@ impl Gate {
     ///   as given back.
     #[inline]
     pub(crate) unsafe fn release(gate: *const Gate, kind: Kind) -> bool {
-        let holder = kind.holder();
         // SAFETY: GATE-1: the gate lives until the RMW, since the caller still holds it.
-        let word = unsafe { &(*gate).word };
-        let before = if holder.is_shared() {
-            // Ordering: Release pairs with the Acquire of the next exclusive acquisition, and with
-            // the fence of the one who frees: what this holder read is over before they write.
-            word.fetch_sub(kind.unit(), Ordering::Release)
-        } else {
-            Self::give_back_exclusive(word, holder, 0)
-        };
-        let before = Word::from_bits(before);
-        if before.release_is_done(holder) {
+        let before = unsafe { &*gate }.take_off(kind);
+        if before.release_is_done(kind.holder()) {
             return false;
         }
         Self::after_release(gate, before, kind)
     }
 
-    /// The RMW of an exclusive release, which leaves the bits in `kept` as they are; gives the value
-    /// before. It guesses that nobody waits, which spares the hot path the load of a line that was written
-    /// just before.
+    /// The RMW of a release; gives the value before. Nothing of the gate is touched after it.
+    #[inline(always)]
+    fn take_off(&self, kind: Kind) -> Word {
+        let holder = kind.holder();
+        if holder.is_shared() {
+            // Ordering: Release pairs with the Acquire of the next exclusive acquisition, and with
+            // the fence of the one who frees: what this holder read is over before they write.
+            return Word::from_bits(self.word.fetch_sub(kind.unit(), Ordering::Release));
+        }
+        self.take_off_exclusive(holder, 0)
+    }
+
+    /// As [`take_off`](Self::take_off), of an exclusive holder, leaving the bits in `kept` as they are. It
+    /// guesses that nobody waits, which spares the hot path the load of a line that was written just before.
     #[inline]
-    fn give_back_exclusive(word: &AtomicU64, holder: Holder, kept: u64) -> u64 {
-        let mut seen = Kind::of(holder).unit();
+    fn take_off_exclusive(&self, holder: Holder, kept: u64) -> Word {
+        let mut seen = self.free | Kind::of(holder).unit();
         loop {
             let left = seen & (Word::exclusive_release_mask(holder) | kept);
             // Ordering: Release pairs with the Acquire of every later acquisition: what this holder
             // wrote is seen by who comes in next. Relaxed on failure: only the value is of use.
-            let exchanged = word.compare_exchange(seen, left, Ordering::Release, Ordering::Relaxed);
+            let exchanged =
+                self.word
+                    .compare_exchange(seen, left, Ordering::Release, Ordering::Relaxed);
             match exchanged {
-                Ok(before) => return before,
+                Ok(before) => return Word::from_bits(before),
                 Err(now) => seen = now,
             }
         }

@@ -1,6 +1,9 @@
 //! A hold that borrows its gate.
 
+use std::mem::ManuallyDrop;
+
 use super::slots::Place;
+use super::word::Word;
 use super::{Gate, Holder, Kind};
 
 /// A hold on a [`Gate`]: given back when dropped. Forgetting it keeps the gate held for ever and
@@ -26,7 +29,7 @@ impl<'g> Permit<'g> {
     }
 
     /// For a reader who has been let in at that place.
-    #[inline]
+    #[inline(always)] // as in `mr::forms`
     pub(super) fn published(gate: &'g Gate, place: &'static Place) -> Self {
         Permit {
             gate,
@@ -49,13 +52,69 @@ impl<'g> Permit<'g> {
 }
 
 impl Drop for Permit<'_> {
-    #[inline]
+    #[inline(always)] // as in `mr::forms`
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            return self.gate.take_out(place);
+        if self.place.is_some() {
+            return self.gate.after_reading(self.place, Word::from_bits(0));
         }
         // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
         // nobody has to free.
         let _ = unsafe { Gate::release(self.gate, self.kind) };
+    }
+}
+
+/// A permit of the CPU's to read. Its kind is its type: where it is dropped there is one way to go, so little
+/// code that it is inlined also where a panic would drop it; otherwise whatever has such a permit would be
+/// kept in memory for the sake of that panic.
+#[derive(Debug)]
+pub struct Reading<'g> {
+    gate: &'g Gate,
+    place: Option<&'static Place>,
+}
+
+/// A permit of the CPU's to write. As [`Reading`].
+#[derive(Debug)]
+pub struct Writing<'g> {
+    gate: &'g Gate,
+}
+
+impl<'g> From<Permit<'g>> for Reading<'g> {
+    #[inline(always)] // as in `mr::forms`
+    fn from(permit: Permit<'g>) -> Self {
+        assert!(permit.kind == Kind::CpuRead);
+        let Permit { gate, place, .. } = *ManuallyDrop::new(permit);
+        Reading { gate, place }
+    }
+}
+
+impl<'g> From<Permit<'g>> for Writing<'g> {
+    #[inline(always)] // as in `mr::forms`
+    fn from(permit: Permit<'g>) -> Self {
+        assert!(permit.kind == Kind::CpuWrite);
+        let Permit { gate, .. } = *ManuallyDrop::new(permit);
+        Writing { gate }
+    }
+}
+
+impl Drop for Reading<'_> {
+    #[inline(always)] // as in `mr::forms`
+    fn drop(&mut self) {
+        let mut before = Word::from_bits(0);
+        if self.place.is_none() {
+            before = self.gate.take_off(Kind::CpuRead);
+            if before.release_is_done(Holder::CpuRead) {
+                return;
+            }
+        }
+        self.gate.after_reading(self.place, before);
+    }
+}
+
+impl Drop for Writing<'_> {
+    #[inline(always)] // as in `mr::forms`
+    fn drop(&mut self) {
+        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
+        // nobody has to free.
+        let _ = unsafe { Gate::release(self.gate, Kind::CpuWrite) };
     }
 }

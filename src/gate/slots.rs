@@ -42,8 +42,14 @@ local! {
     static MINE: Cell<Option<&'static [Place]>> = Cell::new(None);
 }
 
+local! {
+    /// The one that is mostly empty.
+    static FIRST: Cell<Option<&'static Place>> = Cell::new(None);
+}
+
 fn have(places: &'static [Place]) {
     let _ = MINE.try_with(|mine| mine.set(Some(places)));
+    let _ = FIRST.try_with(|first| first.set(places.first()));
 }
 
 /// Has a line for this thread, with what is published in it still. For good: a thread that gets none does
@@ -72,14 +78,32 @@ fn table() -> &'static Table {
 /// the gate says so after a fence.
 #[inline]
 pub(super) fn publish(gate: u64) -> Option<&'static Place> {
-    let mine = MINE.try_with(Cell::get).ok()?;
-    let line = mine.unwrap_or_else(claim);
-    // Ordering: Acquire pairs with the Release in `empty`, which may have been on another thread.
-    let is_empty = |place: &&Place| place.gate.load(Ordering::Acquire) == 0;
-    let place = line.iter().find(is_empty)?;
-    // Ordering: Release pairs with the Acquire in `published`, for what the place's readers did before.
+    let first = FIRST.try_with(Cell::get).ok()?;
+    let place = first
+        .filter(|place| place.is_empty())
+        .or_else(another_place)?;
+    // Ordering: Release pairs with the Acquire in `is_of`, for what the place's readers did before.
     place.gate.store(gate, Ordering::Release);
     Some(place)
+}
+
+#[cold]
+fn another_place() -> Option<&'static Place> {
+    let mine = MINE.try_with(Cell::get).ok()?;
+    mine.unwrap_or_else(claim)
+        .iter()
+        .find(|place| place.is_empty())
+}
+
+/// Whether there is a published reader of the gate at that address. After a fence, as
+/// [`published`].
+pub(super) fn is_published(gate: u64) -> bool {
+    // A line at once: most have none.
+    let is_in = |line: &[Place; PLACES]| {
+        let each = line.iter().map(|place| place.is_of(gate));
+        each.fold(false, |any, one| any | one)
+    };
+    lines().any(is_in)
 }
 
 /// The places with a published reader of the gate at that address. After a fence: all those that were
@@ -94,10 +118,15 @@ pub(super) fn moved(gate: u64) -> impl Iterator<Item = &'static Place> {
 }
 
 fn places() -> impl Iterator<Item = &'static Place> {
+    lines().flat_map(|line| &line[..])
+}
+
+/// The lines that have been used.
+fn lines() -> impl Iterator<Item = &'static [Place; PLACES]> {
     let table = table();
     // Ordering: Relaxed. See `claim`.
     let used = table.used.load(Ordering::Relaxed) as usize;
-    table.lines[..used].iter().flat_map(|line| &line[..])
+    table.lines[..used].iter().map(|line| &**line)
 }
 
 impl Place {
@@ -106,6 +135,13 @@ impl Place {
             gate: AtomicU64::new(0),
             moved: AtomicU64::new(0),
         }
+    }
+
+    /// Whether no reader is published here.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        // Ordering: Acquire pairs with the Release in `empty`, which may have been on another thread.
+        self.gate.load(Ordering::Acquire) == 0
     }
 
     /// Whether a reader of that gate is published here.

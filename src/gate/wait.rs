@@ -33,6 +33,9 @@ pub(super) fn wake_all(gate: *const Gate) {
     waiters(gate as usize).notify(usize::MAX);
 }
 
+/// How long somebody pauses who stands back, between two looks.
+const PAUSES: usize = 8;
+
 /// What a look at the word brought to somebody who waits.
 enum Look {
     /// The hold is taken.
@@ -45,7 +48,7 @@ impl Gate {
     /// Takes a hold, waiting for it if need be.
     #[inline]
     pub(crate) fn enter(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
-        match self.try_enter(holder) {
+        match self.enter_open_way(holder) {
             Some(kind) => Ok(kind),
             None => self.enter_slow(holder, deadline),
         }
@@ -53,16 +56,26 @@ impl Gate {
 
     #[cold]
     pub(super) fn enter_slow(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
-        self.count_wait();
+        if self.enter_ahead(holder, deadline) {
+            self.count_wait();
+            return Ok(Kind::of(holder));
+        }
         let mut turn = Turn::new(self);
         let mut place = Place::new(self, holder);
-        let mut spin = Timer::after(self.spin());
-        while !spin.expired() {
-            if let Look::In(kind) = place.look(&mut turn)? {
-                return Ok(kind);
-            }
-            self.check_deadline(deadline)?;
-            spin_loop();
+        // In the way may be what is no reason to wait: the bias, a retirement, somebody who was faster.
+        if let Look::In(kind) = place.look(&mut turn)? {
+            return Ok(kind);
+        }
+        // A reader has time for that now; an exclusive side, who keeps others off the line, has it later.
+        if holder.is_shared() {
+            self.count_wait();
+        }
+        let spun = place.spin(&mut turn, deadline);
+        if !holder.is_shared() {
+            self.count_wait();
+        }
+        if let Some(kind) = spun? {
+            return Ok(kind);
         }
         loop {
             listener!(waiters(place.address()) => listener);
@@ -82,7 +95,7 @@ impl Gate {
 
     /// Takes a hold, calling `progress` between two looks.
     pub(crate) fn enter_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Kind> {
-        match self.try_enter(holder) {
+        match self.enter_open_way(holder) {
             Some(kind) => Ok(kind),
             None => self.enter_slow_with(holder, progress),
         }
@@ -93,19 +106,22 @@ impl Gate {
         holder: Holder,
         mut progress: impl FnMut(),
     ) -> Result<Kind> {
-        self.count_wait();
         let mut turn = Turn::new(self);
         let mut place = Place::new(self, holder);
+        if let Look::In(kind) = place.look(&mut turn)? {
+            return Ok(kind);
+        }
+        self.count_wait();
         loop {
+            progress();
+            spin_loop();
             if let Look::In(kind) = place.look(&mut turn)? {
                 return Ok(kind);
             }
-            progress();
-            spin_loop();
         }
     }
 
-    fn spin(&self) -> Duration {
+    pub(super) fn spin_time(&self) -> Duration {
         Duration::from_nanos(self.spin_ns.into())
     }
 
@@ -173,6 +189,21 @@ impl<'g> Place<'g> {
         }
     }
 
+    /// Looks for as long as its patience has it spin.
+    fn spin(&mut self, turn: &mut Turn, deadline: Option<Instant>) -> Result<Option<Kind>> {
+        let mut timer = Timer::after(self.gate.spin_time());
+        while !timer.expired() {
+            match self.look(turn)? {
+                Look::In(kind) => return Ok(Some(kind)),
+                // Off the line, which others need who are to go first.
+                Look::Blocked(Entry::StandBack) => (0..PAUSES).for_each(|_| spin_loop()),
+                Look::Blocked(_) => spin_loop(),
+            }
+            self.gate.check_deadline(deadline)?;
+        }
+        Ok(None)
+    }
+
     fn address(&self) -> usize {
         std::ptr::from_ref(self.gate) as usize
     }
@@ -180,7 +211,7 @@ impl<'g> Place<'g> {
     /// Looks at the word and takes the hold if it can be had; if shared holders are in the way of
     /// an exclusive side, asks newcomers to stand back.
     fn look(&mut self, turn: &mut Turn) -> Result<Look> {
-        self.look_or(|| turn.is_over(), self.gate.spin())
+        self.look_or(|| turn.is_over(), self.gate.spin_time())
     }
 
     /// `spin` is for how long published readers may keep it.
@@ -313,9 +344,10 @@ impl<'g> Future for Acquire<'g> {
         // A reader that comes to a biased gate does not touch the word.
         if !self.counted && self.place.holder == Holder::CpuRead {
             assert!(!self.done, "polled after completion");
-            if let Some(permit) = gate.try_permit(Holder::CpuRead) {
+            let at_once = gate.permit_or(Holder::CpuRead, || Err(Error::Closed));
+            if at_once.is_ok() {
                 self.done = true;
-                return Poll::Ready(Ok(permit));
+                return Poll::Ready(at_once);
             }
         }
         self.poll_enter(cx)

@@ -35,7 +35,9 @@
 //! With `BIASED`, published readers come on top in each of these states; an exclusive side that is in
 //! the word first sees to it that there are none, and has the region then.
 //!
-//! (t): only the short-lived counts of shared acquisitions that lost the race and undo themselves.
+//! (t): only the short-lived counts of shared acquisitions that lost the race and undo themselves; and
+//! readers of the CPU's whom an exclusive side that waits has gone ahead of, for a bounded time: it has the
+//! bit, and has the region when they have left.
 //! While such a count stands, an exclusive `try` may fail although nobody holds the region; it
 //! never succeeds wrongly. One who waits looks again when the count is taken back, because taking it
 //! back is an ordinary release and wakes whom it finds.
@@ -264,6 +266,11 @@ impl Word {
     /// Whether a reader may be published: who has published one looks at that once more.
     pub(super) const fn lets_publish(self) -> bool {
         self.0 & (Self::BIASED | Self::EXCL | Self::PENDING) == Self::BIASED
+    }
+
+    /// Whether nobody but readers of the CPU's keeps `holder` out, an exclusive kind.
+    pub(super) const fn lets_ahead(self, holder: Holder) -> bool {
+        !self.has(Self::refuses(holder) & !Kind::CpuRead.field())
     }
 
     /// What `holder` finds if it wants in now.

@@ -2,40 +2,42 @@
 //! themselves, and can be read or written as a cursor from the front. Send and Sync.
 
 use std::fmt;
-use std::hint::assert_unchecked;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use super::forms::Guard;
 use super::region::Part;
-use crate::gate::{Holder, Permit};
+use crate::gate::{Holder, Permit, Reading, Writing};
 use crate::registration::LocalMrInner;
 
 /// What every guard over bytes is: a hold, the bytes, and how far they have been read or written as
 /// a stream.
-struct Bytes<'a> {
+struct Bytes<P> {
     addr: NonNull<u8>,
     length: usize,
     position: u64,
-    permit: Permit<'a>,
+    _permit: P,
 }
 
 // SAFETY: GUARD-1: the pointer leads to bytes that the permit keeps others from writing; the guards
 // below hand out `&[u8]`, or `&mut [u8]` behind `&mut self`, which are Send and Sync.
-unsafe impl Send for Bytes<'_> {}
+unsafe impl<P: Send> Send for Bytes<P> {}
 // SAFETY: GUARD-1: as above.
-unsafe impl Sync for Bytes<'_> {}
+unsafe impl<P: Sync> Sync for Bytes<P> {}
 
-impl<'a> Bytes<'a> {
-    #[inline]
-    fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
+impl<P> Bytes<P> {
+    #[inline(always)] // as in `forms`
+    fn new<'a>(permit: Permit<'a>, part: Part<'a>) -> Self
+    where
+        P: From<Permit<'a>>,
+    {
         debug_assert!(permit.is_of(part.gate()));
         Bytes {
             addr: part.addr,
             length: part.length,
             position: 0,
-            permit,
+            _permit: permit.into(),
         }
     }
 
@@ -85,22 +87,11 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Tells the compiler what it can't see where a guard comes from elsewhere, so that its release is an RMW
-/// and not first a question of what kind.
-///
-/// # Safety
-/// - **GUARD-2**: the permit is of that kind.
-#[inline]
-unsafe fn released_as(permit: &Permit<'_>, holder: Holder) {
-    // SAFETY: GUARD-2, as required of the caller.
-    unsafe { assert_unchecked(permit.holder() == holder) };
-}
-
 macro_rules! guard {
-    ($(#[$doc:meta])* $guard:ident, $cursor:ident, $holder:expr) => {
+    ($(#[$doc:meta])* $guard:ident, $cursor:ident, $holder:expr, $permit:ident) => {
         $(#[$doc])*
         #[must_use = "a guard that is dropped at once holds nothing"]
-        pub struct $guard<'a>(Bytes<'a>);
+        pub struct $guard<'a>(Bytes<$permit<'a>>);
 
         impl<'a> Guard<'a> for $guard<'a> {
             const HOLDER: Holder = $holder;
@@ -115,14 +106,6 @@ macro_rules! guard {
             /// The same hold as a stream with a position that can be moved.
             pub fn into_cursor(self) -> $cursor<'a> {
                 $cursor(self)
-            }
-        }
-
-        impl Drop for $guard<'_> {
-            #[inline]
-            fn drop(&mut self) {
-                // SAFETY: GUARD-2.
-                unsafe { released_as(&self.0.permit, $holder) };
             }
         }
 
@@ -246,7 +229,7 @@ guard! {
     /// assert_eq!((&first, guard.len()), (b"hello, ", 10));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    MrReadGuard, MrCursor, Holder::CpuRead
+    MrReadGuard, MrCursor, Holder::CpuRead, Reading
 }
 
 guard! {
@@ -263,7 +246,7 @@ guard! {
     /// assert_eq!(&*mr.as_slice(), b"bytes\0\0!");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    MrWriteGuard, MrCursorMut, Holder::CpuWrite
+    MrWriteGuard, MrCursorMut, Holder::CpuWrite, Writing
 }
 
 impl DerefMut for MrWriteGuard<'_> {
@@ -302,21 +285,13 @@ impl Write for MrCursorMut<'_> {
 }
 
 macro_rules! pointer_guard {
-    ($(#[$doc:meta])* $guard:ident, $target:ty, $holder:expr, $cast:ident) => {
+    ($(#[$doc:meta])* $guard:ident, $target:ty, $holder:expr, $permit:ident, $cast:ident) => {
         $(#[$doc])*
         #[must_use = "a guard that is dropped at once holds nothing"]
         #[derive(Debug)]
         pub struct $guard<'a> {
             pointer: $target,
-            permit: Permit<'a>,
-        }
-
-        impl Drop for $guard<'_> {
-            #[inline]
-            fn drop(&mut self) {
-                // SAFETY: GUARD-2.
-                unsafe { released_as(&self.permit, $holder) };
-            }
+            _permit: $permit<'a>,
         }
 
         // SAFETY: GUARD-1: a raw pointer, which is used under its user's own promise, and a hold.
@@ -330,7 +305,7 @@ macro_rules! pointer_guard {
             #[inline]
             fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
                 let pointer = part.addr.as_ptr().$cast();
-                $guard { pointer, permit }
+                $guard { pointer, _permit: permit.into() }
             }
         }
 
@@ -348,13 +323,13 @@ macro_rules! pointer_guard {
 pointer_guard! {
     /// A shared hold of the region that derefs to the address of its first byte. The pointer is
     /// good for reading while the guard lives.
-    MrConstPtr, *const u8, Holder::CpuRead, cast_const
+    MrConstPtr, *const u8, Holder::CpuRead, Reading, cast_const
 }
 
 pointer_guard! {
     /// An exclusive hold of the region that derefs to the address of its first byte. The pointer
     /// is good for reading and writing while the guard lives.
-    MrMutPtr, *mut u8, Holder::CpuWrite, cast
+    MrMutPtr, *mut u8, Holder::CpuWrite, Writing, cast
 }
 
 /// An exclusive hold of the region beside a copy of its state: what the seed's write lock of the
@@ -363,7 +338,7 @@ pointer_guard! {
 #[derive(Debug)]
 pub struct WriteInnerGuard<'a> {
     inner: LocalMrInner,
-    _permit: Permit<'a>,
+    _permit: Writing<'a>,
 }
 
 impl<'a> Guard<'a> for WriteInnerGuard<'a> {
@@ -372,7 +347,7 @@ impl<'a> Guard<'a> for WriteInnerGuard<'a> {
     fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
         WriteInnerGuard {
             inner: part.region().registration.inner().load(),
-            _permit: permit,
+            _permit: permit.into(),
         }
     }
 }

@@ -135,7 +135,7 @@ impl Timer {
         std::mem::replace(&mut self.looked, true)
     }
 
-    pub(crate) fn end(&self) -> Instant {
+    pub(crate) fn end(&mut self) -> Instant {
         now()
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use blocking::unblock;
 
 /// How many threads at a time have a line of slots for their reading, and how many slots that has.
 pub(crate) const LINES: usize = 256;
-pub(crate) const PLACES: usize = 4;
+pub(crate) const PLACES: usize = 3;
 
 const BITS: u32 = 8;
 static EVENTS: [CachePadded<Event>; 1 << BITS] =

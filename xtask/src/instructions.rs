@@ -73,6 +73,9 @@ const SHAPES: &[Shape] = &[
     shape("refused", SILENT),
     shape("begin_refused", SILENT),
     shape("as_slice", HOLD),
+    // The fence, by a locked instruction on the stack; by membarrier(2) not even that.
+    shape("biased", rmws(1)),
+    shape("biased_by_membarrier", rmws(0)),
     shape("try_as_slice", HOLD),
     shape("as_ptr", HOLD),
     shape("slice", HOLD),

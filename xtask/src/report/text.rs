@@ -47,6 +47,17 @@ is written.
         plot: Some(("guards", "What a guard costs, beside floors and rivals")),
     },
     Section {
+        bench: "bias",
+        heading: "Biased guards",
+        text: "\
+Guards of a region with read bias: a reader fills a slot of its thread's own, has a fence, looks at the word, and
+empties the slot. The floor is that, by hand; it is not much less than an RMW on a line that nobody else wants, so on one thread
+there is little to be had. What is had is that threads don't wait for each other's line. Where two threads share a
+processor's core, each has half of that.
+",
+        plot: None,
+    },
+    Section {
         bench: "keys",
         heading: "Keys",
         text: "\

@@ -69,6 +69,24 @@ pub(super) const LOCKED: &[Mutant] = &[mutant(
     ),
 )];
 
+pub(super) const ENTER: &[Mutant] = &[
+    mutant(
+        "who goes ahead of readers does not wait for them",
+        ".has_shared_holders() {",
+        ".has_shared_holders() && false {",
+        ("gate", "who_goes_ahead_of_a_reader_is_in_after_it"),
+    ),
+    mutant(
+        "who goes ahead of readers stays there",
+        "if timer.expired() {",
+        "if timer.expired() && false {",
+        (
+            "gate",
+            "who_goes_ahead_of_a_reader_lets_it_have_a_second_guard",
+        ),
+    ),
+];
+
 pub(super) const BIAS: &[Mutant] = &[
     mutant(
         "an exclusive side does not look at the slots",
@@ -119,7 +137,7 @@ pub(super) const BIAS: &[Mutant] = &[
 
 pub(super) const SLOTS: &[Mutant] = &[mutant(
     "a slot is taken that is not empty",
-    "place.gate.load(Ordering::Acquire) == 0;",
-    "place.gate.load(Ordering::Acquire) != 1;",
+    "self.gate.load(Ordering::Acquire) == 0",
+    "self.gate.load(Ordering::Acquire) != 1",
     ("bias", "a_line_goes_on_with_what_is_published_in_it"),
 )];

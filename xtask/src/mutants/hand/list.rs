@@ -21,6 +21,7 @@ pub(super) const fn mutant(
 pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/gate/mod.rs", gate::GATE),
     ("src/gate/wait.rs", gate::GATE_WAIT),
+    ("src/gate/enter.rs", gate::ENTER),
     ("src/gate/bias.rs", gate::BIAS),
     ("src/gate/slots.rs", gate::SLOTS),
     ("src/gate/word.rs", gate::WORD),
