@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use random::Random;
 use rdma_mr::backend::soft::Nic;
+use rdma_mr::gate::{self, ReadBias};
 use rdma_mr::op::{Begin, Hold, OpId};
 use rdma_mr::work::{QpCaps, RemoteAddr, SendFlags, SendOp, WcStatus};
-use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess};
+use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrOptions};
 use util::*;
 
 /// More than one packet, so that a torn message would be seen as such.
@@ -246,7 +247,18 @@ fn r1_r9_r11_everybody_finds_whole_bytes() {
         .map(|()| Pair::in_domain(&nic, &pd, caps))
         .into_iter();
     let alloc = || LocalMr::alloc(&pd, LENGTH).unwrap();
-    let shared: Shared = Arc::new((0..SHARED).map(|_| RwLock::new(alloc())).collect());
+    // Every other one has readers beside the word, as often as can be.
+    let biased = |barrier| {
+        let quiet = Duration::ZERO;
+        let options = MrOptions::new().read_bias(ReadBias { quiet, barrier });
+        options.alloc(&pd, LENGTH).unwrap()
+    };
+    let nth = |n| match n % 4 {
+        1 => biased(gate::Barrier::Fence),
+        3 => biased(gate::Barrier::Membarrier),
+        _ => alloc(),
+    };
+    let shared: Shared = Arc::new((0..SHARED).map(|n| RwLock::new(nth(n))).collect());
     let constant = pairs.as_slice()[0].readable(&[77; LENGTH]);
     let end = Instant::now() + TIME;
     let counts: [AtomicU64; 3] = Default::default();

@@ -10,9 +10,9 @@
 //! | acquire, shared | 1 | 0 |
 //! | acquire, exclusive | 1 (compare-exchange) | 0 |
 //! | release, nobody waits | 1 | 0 |
-//! | wait in the spin phase | + 0 shared, + 1 exclusive (the request to stand back) | 0 |
-//! | wait parked, by a thread | + 1 and the lock of a waiters' list | 0 |
-//! | wait parked, by a future | + 1 and the lock of a waiters' list | 1 |
+//! | wait in the spin phase | + 1 (it is counted), exclusive + 1 more (the guess that the gate is free) | 0 |
+//! | wait parked, by a thread | + 2 and the lock of a waiters' list | 0 |
+//! | wait parked, by a future | + 2 and the lock of a waiters' list | 1 |
 
 mod bias;
 mod enter;

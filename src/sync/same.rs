@@ -32,7 +32,8 @@ impl Timer {
             return false;
         }
         self.asked = 0;
-        now() >= self.end()
+        let end = self.end();
+        now() >= end
     }
 
     pub(crate) fn end(&mut self) -> Instant {

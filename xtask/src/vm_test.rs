@@ -65,8 +65,12 @@ pub fn run(options: vm::Options) -> Result<()> {
     }
     script += "run_program 'pingpong --soft' /tests/pingpong --iterations 1000\n";
     // At most 3 % at the median: what the crate promises.
-    script += "run_pingpong 'pingpong --device --check 3' \\\n\
-               /tests/pingpong --device --contests 10 --iterations 2000 --block 10 --check 3\n";
+    for size in [8, 4096] {
+        script += &format!(
+            "run_pingpong 'pingpong --device --size {size} --check 3' \\\n\
+               /tests/pingpong --device --size {size} --contests 6 --iterations 2000 --block 10 --check 3\n"
+        );
+    }
     script += "finish\n";
     guest.add_script("/tests/run", &script);
     vm::boot(&options, guest, &["/tests/run".to_owned()])

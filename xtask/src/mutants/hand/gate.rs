@@ -78,8 +78,8 @@ pub(super) const ENTER: &[Mutant] = &[
     ),
     mutant(
         "who goes ahead of readers stays there",
-        "if timer.expired() {",
-        "if timer.expired() && false {",
+        "if timer.expired() || deadline",
+        "if timer.expired() && false || deadline",
         (
             "gate",
             "who_goes_ahead_of_a_reader_lets_it_have_a_second_guard",
