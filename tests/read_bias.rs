@@ -155,6 +155,11 @@ fn the_bias_ends_with_an_exclusive_hold_and_comes_back_after_a_quiet_time() {
     assert!(written.elapsed() >= quiet);
     assert!(mr.try_begin_write().is_ok());
     assert!(!mr.state().biased);
+    // To end a bias is not to wait: nobody was in the way.
+    assert_eq!(mr.waits(), 0);
+    let fresh = biased();
+    drop(fresh.begin_write().unwrap());
+    assert_eq!(fresh.waits(), 0);
 }
 
 #[test]

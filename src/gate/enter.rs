@@ -182,7 +182,11 @@ impl Gate {
             }
             spin_loop();
         }
-        self.is_in(kind, before, Some(spin))
+        let is_in = self.is_in(kind, before, Some(spin));
+        if is_in && before.has_shared_holders() {
+            self.count_wait();
+        }
+        is_in
     }
 
     /// Counts one more shared hold; takes it back, and returns `None`, if an exclusive side was

@@ -57,7 +57,6 @@ impl Gate {
     #[cold]
     pub(super) fn enter_slow(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
         if self.enter_ahead(holder, deadline) {
-            self.count_wait();
             return Ok(Kind::of(holder));
         }
         let mut turn = Turn::new(self);
@@ -125,7 +124,7 @@ impl Gate {
         Duration::from_nanos(self.spin_ns.into())
     }
 
-    fn count_wait(&self) {
+    pub(super) fn count_wait(&self) {
         // Ordering: Relaxed, as in `waits`.
         self.waits.fetch_add(1, Ordering::Relaxed);
     }

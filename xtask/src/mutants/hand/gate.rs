@@ -72,8 +72,8 @@ pub(super) const LOCKED: &[Mutant] = &[mutant(
 pub(super) const ENTER: &[Mutant] = &[
     mutant(
         "who goes ahead of readers does not wait for them",
-        ".has_shared_holders() {",
-        ".has_shared_holders() && false {",
+        "Ordering::Acquire)).has_shared_holders() {",
+        "Ordering::Acquire)).has_shared_holders() && false {",
         ("gate", "who_goes_ahead_of_a_reader_is_in_after_it"),
     ),
     mutant(
