@@ -16,11 +16,11 @@ use std::sync::Arc;
 use rdma_mr::prelude::*;
 use shapes::runs::{LOOKS, sixteen};
 use shapes::turns::{self, Contestant, Run, alone, contestant};
-use shapes::{Locked, load, paths, region, word};
+use shapes::{Locked, load, region, word};
 
 /// Looks that know nothing of each other.
 fn at<T: 'static, R: 'static>(what: T, look: impl Fn(&T) -> R + 'static) -> Run {
-    sixteen(paths::look(what, look))
+    sixteen!(what, &look)
 }
 
 /// Looks each of which has to know what the one before has seen.

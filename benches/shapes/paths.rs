@@ -55,10 +55,14 @@ pub fn by_name(name: &str) -> Option<Walk> {
 }
 
 /// A look at `what`, which the optimiser knows nothing of.
+#[inline(always)]
+pub fn look_at<T, R>(what: &T, look: impl FnOnce(&T) -> R) {
+    black_box(look(black_box(what)));
+}
+
+/// As [`look_at`], over and over.
 pub fn look<T, R>(what: T, look: impl Fn(&T) -> R) -> impl Fn(usize) {
-    move |_| {
-        black_box(look(black_box(&what)));
-    }
+    move |_| look_at(&what, &look)
 }
 
 /// As [`look`], by who has `what` alone.

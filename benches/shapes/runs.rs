@@ -10,10 +10,27 @@ use super::turns::{Run, alone};
 /// How many looks are taken at a time: one is less than the loop around it.
 pub const LOOKS: usize = 16;
 
-/// Looks that know nothing of each other.
-pub fn sixteen(mut look: impl FnMut(usize) + 'static) -> Run {
-    alone(move |n| (0..LOOKS).for_each(|_| look(n)))
+#[allow(unused_macros, reason = "each bench uses a part of it")]
+macro_rules! twice {
+    ($look:expr) => {{
+        $look;
+        $look;
+    }};
 }
+
+/// Looks that know nothing of each other. Written out one after the other, since what a loop of so few
+/// instructions takes depends on where it lies; each is inlined, since it is called nowhere else.
+#[allow(unused_macros, reason = "each bench uses a part of it")]
+macro_rules! sixteen {
+    ($what:expr, $look:expr) => {{
+        use $crate::shapes::{paths::look_at, runs::twice, turns::alone};
+        let what = $what;
+        alone(move |_| twice!(twice!(twice!(twice!(look_at(&what, $look))))))
+    }};
+}
+
+#[allow(unused_imports, reason = "each bench uses a part of it")]
+pub(crate) use {sixteen, twice};
 
 /// Beside a thread that does nothing else, with the same.
 pub fn beside<F: Fn(usize) + Send + Sync + 'static>(turn: F) -> Run {

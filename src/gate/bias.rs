@@ -136,9 +136,18 @@ impl Gate {
         slots::published(self.address()).count() as u64
     }
 
+    /// Lets a reader in at a gate that may be biased, and says where it is published, if it is not counted.
+    #[inline(always)] // as in `mr::forms`
+    pub(super) fn biased_reader(&self) -> Option<Option<&'static Place>> {
+        match self.look().lets_publish().then(|| self.publish()).flatten() {
+            Some(place) => Some(Some(place)),
+            None => self.read_counted().then_some(None),
+        }
+    }
+
     /// Lets a reader in, at a biased gate, if this thread has a place for it and nobody was faster.
-    #[inline]
-    pub(super) fn publish(&self) -> Option<&'static Place> {
+    #[inline(always)] // as in `mr::forms`
+    fn publish(&self) -> Option<&'static Place> {
         let place = slots::publish(self.address())?;
         if self.bias == Some(Barrier::Membarrier) {
             light();
@@ -152,24 +161,13 @@ impl Gate {
         if seen.lets_publish() {
             return Some(place);
         }
-        self.after_reading(Some(place), seen);
+        self.take_out(place);
         None
     }
 
-    /// The end of a reader's permit: of one that is published at `place`, all of it; otherwise what its
-    /// release owes, which found the word as `before`.
-    #[inline(never)]
-    pub(super) fn after_reading(&self, place: Option<&Place>, before: Word) {
-        match place {
-            Some(place) => self.take_out(place),
-            // The gate is borrowed, so it is not orphaned and nobody has to free.
-            None => drop(Self::after_release(self, before, Kind::CpuRead)),
-        }
-    }
-
     /// A published reader is out.
-    #[inline]
-    fn take_out(&self, place: &Place) {
+    #[inline(always)] // as in `mr::forms`
+    pub(super) fn take_out(&self, place: &Place) {
         place.empty();
         // Pairs with `heavy` in `move_readers`: either this sees that the reader was moved, or it is seen
         // that the slot is empty.
@@ -189,10 +187,10 @@ impl Gate {
     }
 
     /// Counts a reader in the word, at a gate that may be biased, if the way is open.
-    #[inline(never)]
-    pub(super) fn read_counted(&self) -> bool {
+    #[cold]
+    fn read_counted(&self) -> bool {
         let seen = self.look();
-        let is_open = seen.entry(Holder::CpuRead) == Entry::Open;
+        let is_open = seen.has(Word::MAY_BIAS) && seen.entry(Holder::CpuRead) == Entry::Open;
         if !is_open || self.add_shared(Kind::CpuRead).is_none() {
             return false;
         }

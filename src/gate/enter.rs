@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::slots::Place;
 use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit, wait};
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ impl Gate {
     #[inline(always)] // as in `mr::forms`
     pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
         if holder == Holder::CpuRead {
-            return self.reader(|seen| self.try_enter_barred(holder, seen));
+            return self.try_reader().map(|place| Permit::reader(self, place));
         }
         let kind = self.try_enter(holder)?;
         Some(Permit::new(self, kind.known(holder)))
@@ -25,9 +26,9 @@ impl Gate {
         holder: Holder,
         wait: impl FnOnce() -> Result<Kind>,
     ) -> Result<Permit<'_>> {
-        if holder == Holder::CpuRead {
-            if let Some(permit) = self.reader(|_| None) {
-                return Ok(permit);
+        if holder == Holder::CpuRead && self.bias.is_some() {
+            if let Some(place) = self.biased_reader() {
+                return Ok(Permit::reader(self, place));
             }
         } else if let Some(kind) = self.enter_open_way(holder) {
             return Ok(Permit::new(self, kind.known(holder)));
@@ -35,40 +36,28 @@ impl Gate {
         Ok(Permit::new(self, wait()?.known(holder)))
     }
 
-    /// Lets a reader of the CPU's in, or does as `barred` says if something else than an exclusive holder
-    /// is in the way.
+    /// Lets a reader of the CPU's in if nothing is in the way, and says where it is published, if it is not
+    /// counted.
     #[inline(always)]
-    fn reader(&self, barred: impl FnOnce(Word) -> Option<Kind>) -> Option<Permit<'_>> {
+    fn try_reader(&self) -> Option<Option<&'static Place>> {
         let seen = self.look();
-        let counted = || Permit::new(self, Kind::CpuRead);
         if seen.has(Word::refuses(Holder::CpuRead)) {
             return None;
         }
         if !seen.has(Word::bars(Holder::CpuRead)) {
-            return self.add_shared(Kind::CpuRead).map(|_| counted());
+            return self.add_shared(Kind::CpuRead).map(|_| None);
         }
-        if seen.lets_publish()
-            && let Some(place) = self.publish()
-        {
-            return Some(Permit::published(self, place));
-        }
-        if seen.has(Word::MAY_BIAS) && self.read_counted() {
-            return Some(counted());
-        }
-        barred(seen).map(|_| counted())
+        let counted = || self.try_enter_barred(Holder::CpuRead, seen).map(|_| None);
+        self.biased_reader().or_else(counted)
     }
 
-    /// Lets `holder` in if the way is open, as it mostly is, for those who wait if it is not. An exclusive
-    /// side does not look before: its line is brought once.
+    /// Lets `holder` in if the way is open, as it mostly is, for those who wait if it is not. It does not look
+    /// before: the word's line is brought once.
     #[inline(always)]
     pub(super) fn enter_open_way(&self, holder: Holder) -> Option<Kind> {
         let kind = Kind::of(holder);
         if holder.is_shared() {
-            let seen = self.look();
-            if seen.has(Word::bars(holder)) {
-                return None;
-            }
-            return self.add_shared(kind).map(|_| kind);
+            return self.add_unless(kind, Word::bars(holder)).map(|_| kind);
         }
         // Ordering: Acquire and Relaxed, as in `enter_seen`.
         let guessed = self.word.compare_exchange(
@@ -193,11 +182,17 @@ impl Gate {
     /// faster. Gives the value before.
     #[inline]
     pub(super) fn add_shared(&self, kind: Kind) -> Option<Word> {
+        self.add_unless(kind, Word::bars_shared(kind.holder()))
+    }
+
+    /// Counts one more shared hold; takes it back if any of these bits was set before.
+    #[inline]
+    fn add_unless(&self, kind: Kind, barred: u64) -> Option<Word> {
         // Ordering: Acquire pairs with the Release of the last exclusive release: its bytes are
         // seen. The RMWs of other shared holders in between continue its release sequence.
         let before = self.word.fetch_add(kind.unit(), Ordering::Acquire);
         let before = Word::from_bits(before);
-        if !before.has(Word::bars_shared(kind.holder())) {
+        if !before.has(barred) {
             return Some(before);
         }
         // SAFETY: GATE-1: the count that was just added is the hold that is given back. The

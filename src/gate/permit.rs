@@ -3,7 +3,6 @@
 use std::mem::ManuallyDrop;
 
 use super::slots::Place;
-use super::word::Word;
 use super::{Gate, Holder, Kind};
 
 /// A hold on a [`Gate`]: given back when dropped. Forgetting it keeps the gate held for ever and
@@ -28,12 +27,12 @@ impl<'g> Permit<'g> {
         }
     }
 
-    /// For a reader who has been let in at that place.
+    /// For a reader of the CPU's who has been let in, at that place if it is not counted.
     #[inline(always)] // as in `mr::forms`
-    pub(super) fn published(gate: &'g Gate, place: &'static Place) -> Self {
+    pub(super) fn reader(gate: &'g Gate, place: Option<&'static Place>) -> Self {
         Permit {
             gate,
-            place: Some(place),
+            place,
             kind: Kind::CpuRead,
         }
     }
@@ -54,8 +53,8 @@ impl<'g> Permit<'g> {
 impl Drop for Permit<'_> {
     #[inline(always)] // as in `mr::forms`
     fn drop(&mut self) {
-        if self.place.is_some() {
-            return self.gate.after_reading(self.place, Word::from_bits(0));
+        if let Some(place) = self.place {
+            return self.gate.take_out(place);
         }
         // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
         // nobody has to free.
@@ -99,14 +98,12 @@ impl<'g> From<Permit<'g>> for Writing<'g> {
 impl Drop for Reading<'_> {
     #[inline(always)] // as in `mr::forms`
     fn drop(&mut self) {
-        let mut before = Word::from_bits(0);
-        if self.place.is_none() {
-            before = self.gate.take_off(Kind::CpuRead);
-            if before.release_is_done(Holder::CpuRead) {
-                return;
-            }
+        if let Some(place) = self.place {
+            return self.gate.take_out(place);
         }
-        self.gate.after_reading(self.place, before);
+        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
+        // nobody has to free.
+        let _ = unsafe { Gate::release(self.gate, Kind::CpuRead) };
     }
 }
 

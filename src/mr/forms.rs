@@ -1,5 +1,5 @@
 //! The forms in which every guard can be had (rule R18), written once: try, wait, until a deadline,
-//! with progress, as a future.
+//! with progress, as a future. The gate first, then the bytes: a refusal is one look.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::access::sealed::Sealed;
 use super::region::Part;
 use crate::error::Result;
 use crate::gate::{Acquire, Holder, Permit};
@@ -24,28 +25,33 @@ pub trait Guard<'a>: Sized {
 const NEVER_CLOSED: &str = "the CPU's accesses are never refused by a closed gate";
 
 #[inline(always)] // a guard is large: in registers, if what is around it is seen
-pub(super) fn attempt<'a, G: Guard<'a>>(part: Part<'a>) -> Option<G> {
-    let permit = part.gate().try_permit(G::HOLDER)?;
-    Some(G::new(permit, part))
+pub(super) fn attempt<'a, G: Guard<'a>>(of: &'a (impl Sealed + ?Sized)) -> Option<G> {
+    let permit = of.gate().try_permit(G::HOLDER)?;
+    Some(G::new(permit, of.part()))
 }
 
 #[inline(always)] // as `attempt`
-pub(super) fn wait<'a, G: Guard<'a>>(part: Part<'a>) -> G {
+pub(super) fn wait<'a, G: Guard<'a>>(of: &'a (impl Sealed + ?Sized)) -> G {
+    let part = of.part();
     let permit = part.gate().acquire(G::HOLDER).expect(NEVER_CLOSED);
     G::new(permit, part)
 }
 
-pub(super) fn until<'a, G: Guard<'a>>(part: Part<'a>, deadline: Instant) -> Result<G> {
-    let permit = part.gate().acquire_until(G::HOLDER, deadline)?;
-    Ok(G::new(permit, part))
+pub(super) fn until<'a, G: Guard<'a>>(
+    of: &'a (impl Sealed + ?Sized),
+    deadline: Instant,
+) -> Result<G> {
+    let permit = of.gate().acquire_until(G::HOLDER, deadline)?;
+    Ok(G::new(permit, of.part()))
 }
 
-pub(super) fn with<'a, G: Guard<'a>>(part: Part<'a>, progress: impl FnMut()) -> G {
-    let permit = part.gate().acquire_with(G::HOLDER, progress);
-    G::new(permit.expect(NEVER_CLOSED), part)
+pub(super) fn with<'a, G: Guard<'a>>(of: &'a (impl Sealed + ?Sized), progress: impl FnMut()) -> G {
+    let permit = of.gate().acquire_with(G::HOLDER, progress);
+    G::new(permit.expect(NEVER_CLOSED), of.part())
 }
 
-pub(super) fn future<'a, G: Guard<'a>>(part: Part<'a>) -> GuardFuture<'a, G> {
+pub(super) fn future<'a, G: Guard<'a>>(of: &'a (impl Sealed + ?Sized)) -> GuardFuture<'a, G> {
+    let part = of.part();
     GuardFuture {
         acquire: part.gate().acquire_async(G::HOLDER),
         part,

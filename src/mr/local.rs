@@ -12,7 +12,7 @@ use super::options::MrOptions;
 use super::region::{Part, RegionRef};
 use super::slice::{LocalMrSlice, LocalMrSliceMut};
 use crate::error::{Error, Rejected, Result};
-use crate::gate::Snapshot;
+use crate::gate::{Gate, Snapshot};
 use crate::registration::{InnerCell, Memory, Registrar, StableMemory};
 
 /// Registered memory of this side, owned: bytes that the CPU reads and writes through guards, and
@@ -148,6 +148,12 @@ impl Sealed for LocalMr {
     fn part(&self) -> Part<'_> {
         // SAFETY: REGION-3: the handle is borrowed for the part's lifetime.
         unsafe { Part::whole(self.region) }
+    }
+
+    #[inline]
+    fn gate(&self) -> &Gate {
+        // SAFETY: REGION-3: as above.
+        unsafe { &self.region.get().member.gate }
     }
 
     #[inline]

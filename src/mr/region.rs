@@ -3,6 +3,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+#[cfg(not(any(loom, shuttle)))]
 use std::mem::offset_of;
 use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
@@ -13,29 +14,34 @@ use crate::error::{Error, Result};
 use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
 
-/// What guards and operations look at comes first: one line, when there are so many regions that none is in a
-/// cache.
+/// In two lines: the gate's word is at the end of the first one, which goes from core to core with each guard
+/// and operation; what those look at but never change is in the second one, which all cores keep.
 #[repr(C)]
 pub(crate) struct Region {
+    /// Where it comes home to, if it is a slot of a pool.
+    pub(crate) place: Option<Place>,
+    pub(crate) member: Member,
     pub(crate) addr: NonNull<u8>,
     pub(crate) length: usize,
     pub(crate) registration: Arc<Registration>,
     /// Peers write the bytes at any time (rule R3, SHARED-1): holds keep them registered and exclude
     /// nobody.
     pub(crate) shared: bool,
-    pub(crate) member: Member,
-    /// Where it comes home to, if it is a slot of a pool.
-    pub(crate) place: Option<Place>,
 }
 
-// The gate's word is the first thing in it.
-const _: () = assert!(offset_of!(Region, member) + size_of::<u64>() <= 64);
+// The border between the lines is in the gate.
+#[cfg(not(any(loom, shuttle)))]
+const _: () =
+    assert!(offset_of!(Region, member) + offset_of!(Member, gate) + Gate::UNWRITTEN == LINE);
+
+/// How many bytes go from core to core at a time.
+const LINE: usize = 64;
 
 /// What a region lies in: aligned so that a hold has room in the low bits of its address, and that it has its
 /// lines for itself. It leaves the last eight bytes of them to allocators that keep a word in front of each
 /// block: their blocks follow each other then, where whole lines would leave gaps longer than themselves.
 const PLACE: Layout = {
-    let lines = 128;
+    let lines = 2 * LINE;
     let size = if size_of::<Region>() > lines - 8 {
         size_of::<Region>()
     } else {

@@ -11,11 +11,11 @@ use super::Deregister;
 use crate::gate::{Busy, Gate, Stage};
 use crate::sync::UnsafeCell;
 
-/// What a region is to its registration: the gate in front, which is in use all the time.
+/// What a region is to its registration: the gate at the end, which is in use all the time.
 #[repr(C)]
 pub(crate) struct Member {
-    pub(crate) gate: Gate,
     links: UnsafeCell<Links>,
+    pub(crate) gate: Gate,
 }
 
 /// The neighbours on the roll.

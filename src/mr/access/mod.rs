@@ -14,6 +14,7 @@ use sealed::Sealed;
 
 pub(crate) mod sealed {
     //! Keeps the traits this crate's own, and gives them what they are made of.
+    use crate::gate::Gate;
     pub use crate::mr::region::Part;
     use crate::registration::InnerCell;
 
@@ -21,6 +22,12 @@ pub(crate) mod sealed {
     pub trait Sealed: Send + Sync {
         /// The bytes, and the region that they are part of.
         fn part(&self) -> Part<'_>;
+
+        /// The region's gate, before anything else of it is looked at.
+        #[inline]
+        fn gate(&self) -> &Gate {
+            self.part().gate()
+        }
 
         /// The published state of its registration.
         #[inline]
@@ -33,6 +40,11 @@ pub(crate) mod sealed {
         #[inline]
         fn part(&self) -> Part<'_> {
             T::part(self)
+        }
+
+        #[inline]
+        fn gate(&self) -> &Gate {
+            T::gate(self)
         }
 
         #[inline]

@@ -49,19 +49,19 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     /// One load.
     #[inline]
     fn is_readable(&self) -> bool {
-        self.part().gate().is_open_to(Holder::CpuRead)
+        self.gate().is_open_to(Holder::CpuRead)
     }
 
     /// The address of the first byte, once the region is not held. Blocks the thread.
     #[inline(always)] // as `forms::attempt`
     fn as_ptr(&self) -> MrConstPtr<'_> {
-        forms::wait(self.part())
+        forms::wait(self)
     }
 
     /// The address of the first byte; `None` if the region is held. Never waits.
     #[inline(always)] // as `forms::attempt`
     fn try_as_ptr(&self) -> Option<MrConstPtr<'_>> {
-        forms::attempt(self.part())
+        forms::attempt(self)
     }
 
     /// As [`as_ptr`](Self::as_ptr), at most until `deadline`.
@@ -69,7 +69,7 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     /// # Errors
     /// [`Error::Deadline`](crate::Error::Deadline), with who held the region then.
     fn as_ptr_until(&self, deadline: Instant) -> Result<MrConstPtr<'_>> {
-        forms::until(self.part(), deadline)
+        forms::until(self, deadline)
     }
 
     /// As [`as_ptr`](Self::as_ptr), calling `progress` over and over while the region is held.
@@ -77,12 +77,12 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     where
         Self: Sized,
     {
-        forms::with(self.part(), progress)
+        forms::with(self, progress)
     }
 
     /// As [`as_ptr`](Self::as_ptr), as a future.
     fn as_ptr_async(&self) -> GuardFuture<'_, MrConstPtr<'_>> {
-        forms::future(self.part())
+        forms::future(self)
     }
 
     /// The address of the first byte, without a hold. Having it is harmless; for as long as it is
@@ -103,14 +103,14 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     /// completion it is itself to poll: [`as_slice_with`](Self::as_slice_with) is for that.
     #[inline(always)] // as `forms::attempt`
     fn as_slice(&self) -> MrReadGuard<'_> {
-        forms::wait(self.part())
+        forms::wait(self)
     }
 
     /// The bytes; `None` if the region is held, or if joining other readers would make an exclusive
     /// side, which already waits for them, wait longer. Never waits.
     #[inline(always)] // as `forms::attempt`
     fn try_as_slice(&self) -> Option<MrReadGuard<'_>> {
-        forms::attempt(self.part())
+        forms::attempt(self)
     }
 
     /// As [`as_slice`](Self::as_slice), at most until `deadline`.
@@ -118,7 +118,7 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     /// # Errors
     /// [`Error::Deadline`](crate::Error::Deadline), with who held the region then.
     fn as_slice_until(&self, deadline: Instant) -> Result<MrReadGuard<'_>> {
-        forms::until(self.part(), deadline)
+        forms::until(self, deadline)
     }
 
     /// As [`as_slice`](Self::as_slice), calling `progress` over and over while the region is held:
@@ -127,25 +127,25 @@ pub unsafe trait LocalMrReadAccess: MrAccess + Sealed {
     where
         Self: Sized,
     {
-        forms::with(self.part(), progress)
+        forms::with(self, progress)
     }
 
     /// As [`as_slice`](Self::as_slice), as a future: never blocks the thread, needs no runtime.
     fn as_slice_async(&self) -> GuardFuture<'_, MrReadGuard<'_>> {
-        forms::future(self.part())
+        forms::future(self)
     }
 
     /// The bytes as a stream with a position, once the region is not held. Blocks the thread. The
     /// other forms: [`into_cursor`](MrReadGuard::into_cursor) of their guards.
     #[inline]
     fn as_slice_cursor(&self) -> MrCursor<'_> {
-        forms::wait(self.part())
+        forms::wait(self)
     }
 
     /// As [`as_slice_cursor`](Self::as_slice_cursor); `None` if the region is held. Never waits.
     #[inline]
     fn try_as_slice_cursor(&self) -> Option<MrCursor<'_>> {
-        forms::attempt(self.part())
+        forms::attempt(self)
     }
 
     /// The bytes, without a hold. No RMW, no load.

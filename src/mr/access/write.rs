@@ -24,24 +24,24 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     /// moment. One load.
     #[inline]
     fn is_writeable(&self) -> bool {
-        self.part().gate().is_open_to(Holder::CpuWrite)
+        self.gate().is_open_to(Holder::CpuWrite)
     }
 
     /// An exclusive hold of the region beside a copy of its state. Blocks the thread.
     fn write_inner(&self) -> WriteInnerGuard<'_> {
-        forms::wait(self.part())
+        forms::wait(self)
     }
 
     /// The address of the first byte, once the region is not held. Blocks the thread.
     #[inline(always)] // as `forms::attempt`
     fn as_mut_ptr(&mut self) -> MrMutPtr<'_> {
-        forms::wait(self.part())
+        forms::wait(self)
     }
 
     /// The address of the first byte; `None` if the region is held. Never waits.
     #[inline(always)] // as `forms::attempt`
     fn try_as_mut_ptr(&mut self) -> Option<MrMutPtr<'_>> {
-        forms::attempt(self.part())
+        forms::attempt(self)
     }
 
     /// As [`as_mut_ptr`](Self::as_mut_ptr), at most until `deadline`.
@@ -49,7 +49,7 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     /// # Errors
     /// [`Error::Deadline`](crate::Error::Deadline), with who held the region then.
     fn as_mut_ptr_until(&mut self, deadline: Instant) -> Result<MrMutPtr<'_>> {
-        forms::until(self.part(), deadline)
+        forms::until(self, deadline)
     }
 
     /// As [`as_mut_ptr`](Self::as_mut_ptr), calling `progress` over and over while the region is
@@ -58,12 +58,12 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     where
         Self: Sized,
     {
-        forms::with(self.part(), progress)
+        forms::with(self, progress)
     }
 
     /// As [`as_mut_ptr`](Self::as_mut_ptr), as a future.
     fn as_mut_ptr_async(&mut self) -> GuardFuture<'_, MrMutPtr<'_>> {
-        forms::future(self.part())
+        forms::future(self)
     }
 
     /// The address of the first byte, without a hold. Having it is harmless; for as long as it is
@@ -80,13 +80,13 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     /// The bytes, once the region is not held. Blocks the thread: spins, then parks.
     #[inline(always)] // as `forms::attempt`
     fn as_mut_slice(&mut self) -> MrWriteGuard<'_> {
-        forms::wait(self.part())
+        forms::wait(self)
     }
 
     /// The bytes; `None` if the region is held. Never waits.
     #[inline(always)] // as `forms::attempt`
     fn try_as_mut_slice(&mut self) -> Option<MrWriteGuard<'_>> {
-        forms::attempt(self.part())
+        forms::attempt(self)
     }
 
     /// As [`as_mut_slice`](Self::as_mut_slice), at most until `deadline`.
@@ -94,7 +94,7 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     /// # Errors
     /// [`Error::Deadline`](crate::Error::Deadline), with who held the region then.
     fn as_mut_slice_until(&mut self, deadline: Instant) -> Result<MrWriteGuard<'_>> {
-        forms::until(self.part(), deadline)
+        forms::until(self, deadline)
     }
 
     /// As [`as_mut_slice`](Self::as_mut_slice), calling `progress` over and over while the region
@@ -103,26 +103,26 @@ pub unsafe trait LocalMrWriteAccess: LocalMrReadAccess {
     where
         Self: Sized,
     {
-        forms::with(self.part(), progress)
+        forms::with(self, progress)
     }
 
     /// As [`as_mut_slice`](Self::as_mut_slice), as a future.
     fn as_mut_slice_async(&mut self) -> GuardFuture<'_, MrWriteGuard<'_>> {
-        forms::future(self.part())
+        forms::future(self)
     }
 
     /// The bytes as a stream with a position, once the region is not held. Blocks the thread. The
     /// other forms: [`into_cursor`](MrWriteGuard::into_cursor) of their guards.
     #[inline]
     fn as_mut_slice_cursor(&mut self) -> MrCursorMut<'_> {
-        forms::wait(self.part())
+        forms::wait(self)
     }
 
     /// As [`as_mut_slice_cursor`](Self::as_mut_slice_cursor); `None` if the region is held. Never
     /// waits.
     #[inline]
     fn try_as_mut_slice_cursor(&mut self) -> Option<MrCursorMut<'_>> {
-        forms::attempt(self.part())
+        forms::attempt(self)
     }
 
     /// The bytes, without a hold. No RMW, no load.

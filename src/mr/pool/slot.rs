@@ -9,7 +9,7 @@ use super::super::region::{Part, RegionRef};
 use super::super::slice::{LocalMrSlice, LocalMrSliceMut};
 use super::grow;
 use crate::error::Result;
-use crate::gate::Snapshot;
+use crate::gate::{Gate, Snapshot};
 
 /// A slot of an [`MrPool`](super::MrPool): a region with a gate of its own, used as a
 /// [`LocalMr`](crate::LocalMr) is. Dropped, it goes back to its pool: at once, with one RMW, or when the last
@@ -71,6 +71,12 @@ impl Sealed for PooledMr {
     fn part(&self) -> Part<'_> {
         // SAFETY: REGION-3: the handle is borrowed for the part's lifetime.
         unsafe { Part::whole(self.region) }
+    }
+
+    #[inline]
+    fn gate(&self) -> &Gate {
+        // SAFETY: REGION-3: as above.
+        unsafe { &self.region.get().member.gate }
     }
 }
 
