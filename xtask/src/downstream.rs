@@ -18,7 +18,7 @@ pub fn test() -> Result<()> {
         run(clippy.args(["--all-targets", "--", "-D", "warnings"]))?;
     }
     run(loom::under_loom(cargo("test", LOOM).arg("--release"))?)?;
-    run(in_target_dir(cargo("test", FUZZ))?.arg("--release"))
+    run(&mut in_target_dir(cargo("test", FUZZ))?)
 }
 
 fn cargo(subcommand: &str, manifest: &str) -> Command {
