@@ -1,14 +1,12 @@
 //! Models of read bias: published readers and exclusive sides exclude each other, a reader that is moved
 //! into the word gives its count back once, nobody sleeps for ever. Membarrier is a fence on both sides
 //! here (AX-8).
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::mem;
 use std::time::Duration;
 
-use common::{Bytes, exhaust, explore, leak};
+use crate::common::{Bytes, exhaust, explore, leak};
 use loom::sync::Arc;
 use loom::thread;
 use rdma_mr::gate::{Barrier, Gate, Holder, Patience, ReadBias};

@@ -1,14 +1,12 @@
 //! The contracts of adoption, clause by clause: of regions over what another binding has registered. Each
 //! scenario passes if all keep to theirs; with one clause broken, and nothing else, it fails.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use common::nic::{Does, Fault, Nic, Refuses};
-use common::{Kept, exhaust};
+use crate::common::nic::{Does, Fault, Nic, Refuses};
+use crate::common::{Kept, exhaust};
 use loom::sync::mpsc::{Sender, channel};
 use loom::thread;
 use rdma_mr::op::Begin;

@@ -1,14 +1,12 @@
 //! The contracts of work requests that are posted by hand, clause by clause: what the user owes, and what the
 //! provider does. Each scenario passes if all keep to theirs; with one clause broken, and nothing else,
 //! somebody has bytes that the NIC has not done with, and loom reports it.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 
-use common::device::{Fault, Nic, Queue};
-use common::{Kept, exhaust, insist};
+use crate::common::device::{Fault, Nic, Queue};
+use crate::common::{Kept, exhaust, insist};
 use rdma_mr::op::{Begin, Hold, Poller, SharedRecv};
 use rdma_mr::work::{QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, SendWr, SharedRecvQueue};
 use rdma_mr::{LocalMr, LocalMrWriteAccess};

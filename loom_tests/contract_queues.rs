@@ -1,14 +1,12 @@
 //! The contracts of queues, clause by clause: who completes by hand, who posts beside an endpoint, and what a
 //! provider owes to an endpoint. Each scenario passes if all keep to theirs; with one clause broken, and
 //! nothing else, somebody has bytes that the NIC has not done with, and loom reports it.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 
-use common::device::{Fault, Nic, Queue};
-use common::{Kept, exhaust, insist};
+use crate::common::device::{Fault, Nic, Queue};
+use crate::common::{Kept, exhaust, insist};
 use rdma_mr::op::{Begin, Endpoint, Poller, SharedRecv, recv_ring};
 use rdma_mr::work::{QueuePair, RecvWr, RemoteAddr, SendFlags, SendOp, Sge, WcStatus};
 

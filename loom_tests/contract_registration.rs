@@ -1,15 +1,13 @@
 //! The contracts of registrations, clause by clause: what a registrar owes, who lets peers write. A peer is a thread that asks the NIC to write; so is an operation's NIC. Each scenario passes
 //! if all keep to theirs; with one clause broken, and nothing else, it fails.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::nic::{Does, Fault, Nic, Refuses};
-use common::{Kept, exhaust};
+use crate::common::nic::{Does, Fault, Nic, Refuses};
+use crate::common::{Kept, exhaust};
 use loom::sync::mpsc::channel;
 use loom::thread;
 use rdma_mr::op::Begin;

@@ -1,13 +1,11 @@
 //! Models of the orderly end of a queue pair: every operation is accounted for once, and whoever waits
 //! for the end is woken by whoever polls.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 
-use common::device::{Nic, Queue, Region};
-use common::{explore, insist};
+use crate::common::device::{Nic, Queue, Region};
+use crate::common::{explore, insist};
 use loom::future::block_on;
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
@@ -15,7 +13,10 @@ use rdma_mr::LocalMrReadAccess;
 use rdma_mr::op::{Begin, Endpoint, Poller};
 
 /// A receive outstanding for each.
-fn receiving(nic: &Arc<Nic>, regions: &[Region]) -> (Endpoint<Queue>, Poller<common::queues::Cq>) {
+fn receiving(
+    nic: &Arc<Nic>,
+    regions: &[Region],
+) -> (Endpoint<Queue>, Poller<crate::common::queues::Cq>) {
     let poller = Poller::new(nic.cq.clone());
     let mut endpoint = Endpoint::attach(Queue(Arc::clone(nic)), &poller).unwrap();
     for mr in regions {

@@ -1,16 +1,14 @@
 //! Models of operations as futures: their tickets, the turn to post, the wait for room, a poller that
 //! breaks down. The futures, rings and pollers are the crate's own; the queues are the models'.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use common::queues::{Cq, Fate, Qp};
-use common::{exhaust, explore, insist};
+use crate::common::queues::{Cq, Fate, Qp};
+use crate::common::{exhaust, explore, insist, regions};
 use loom::future::block_on;
 use loom::thread;
 use rdma_mr::op::{AsyncQueuePair, Begin, Endpoint, Poller};
@@ -41,7 +39,7 @@ fn poll_on_a_thread(poller: &Poller<Cq>, count: usize) -> thread::JoinHandle<()>
 #[test]
 fn a_future_is_told_all_and_woken() {
     exhaust("a_future_is_told_all_and_woken", 3, 50, || {
-        let [mr] = common::regions();
+        let [mr] = regions();
         let (qp, poller) = async_queue_pair(1, Fate::Completes);
         let polling = poll_on_a_thread(&poller, 1);
         let done = block_on(qp.recv(&mr)).unwrap();
@@ -63,7 +61,7 @@ fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
 #[test]
 fn a_dropped_future_is_not_touched() {
     exhaust("a_dropped_future_is_not_touched", 3, 50, || {
-        let [mr] = common::regions();
+        let [mr] = regions();
         let (qp, poller) = async_queue_pair(1, Fate::Completes);
         let polling = poll_on_a_thread(&poller, 1);
         {
@@ -79,7 +77,7 @@ fn a_dropped_future_is_not_touched() {
 #[test]
 fn the_latest_waker_counts() {
     exhaust("the_latest_waker_counts", 3, 50, || {
-        let [mr] = common::regions();
+        let [mr] = regions();
         let (qp, poller) = async_queue_pair(1, Fate::Completes);
         let polling = poll_on_a_thread(&poller, 1);
         let mut future = pin!(qp.recv(&mr));
@@ -95,7 +93,7 @@ fn the_latest_waker_counts() {
 #[test]
 fn a_future_learns_that_polling_failed() {
     exhaust("a_future_learns_that_polling_failed", 3, 50, || {
-        let [mr] = common::regions();
+        let [mr] = regions();
         let (qp, poller) = async_queue_pair(1, Fate::Waits);
         poller.cq().break_down();
         let polling = {
@@ -115,7 +113,7 @@ fn a_future_learns_that_polling_failed() {
 #[test]
 fn a_refused_future_is_not_touched() {
     exhaust("a_refused_future_is_not_touched", 3, 50, || {
-        let [mr] = common::regions();
+        let [mr] = regions();
         let (qp, poller) = async_queue_pair(1, Fate::Refused);
         poller.cq().break_down();
         let polling = {
@@ -132,7 +130,7 @@ fn a_refused_future_is_not_touched() {
 #[test]
 fn who_waits_for_room_is_told() {
     explore("who_waits_for_room_is_told", 2, 50, || {
-        let [first, second] = common::regions();
+        let [first, second] = regions();
         let (qp, poller) = async_queue_pair(1, Fate::Completes);
         let posted = first.begin_write().unwrap();
         let polling = poll_on_a_thread(&poller, 2);
@@ -152,7 +150,7 @@ fn who_waits_for_room_is_told() {
 #[test]
 fn two_post_and_poll_at_a_time() {
     explore("two_post_and_poll_at_a_time", 2, 50, || {
-        let [here, there] = common::regions();
+        let [here, there] = regions();
         let (qp, poller) = async_queue_pair(2, Fate::Completes);
         let run = move |qp: &AsyncQueuePair<Qp>, poller: &Poller<Cq>, mr: LocalMr| {
             let mut future = pin!(qp.recv(&mr));

@@ -1,13 +1,11 @@
 //! Models of the gate: what it protects is handed on whole, nobody sleeps for ever, an orphan is
 //! freed once. The gate is the crate's own, over loom's atomics; the bytes are loom's `UnsafeCell`,
 //! and the NIC is a thread whose post and completion are the acquisition and the release.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use common::{Bytes, exhaust, explore};
+use crate::common::{Bytes, Registrar, exhaust, explore};
 use loom::sync::Arc;
 use loom::thread;
 use rdma_mr::gate::{Gate, Holder, Patience};
@@ -288,7 +286,7 @@ fn an_orphan_is_freed_once_and_after_the_last_hold() {
         3,
         10,
         || {
-            let registrar = common::Registrar::new();
+            let registrar = Registrar::new();
             let bytes = std::sync::Arc::new(Bytes::new());
             let memory = Watched {
                 memory: vec![0; 8],

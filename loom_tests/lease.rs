@@ -1,16 +1,14 @@
 //! Models of leases: the peer, by way of the NIC, is a thread that writes while its key is in force. Nobody
 //! has the bytes before the registration has ended, whoever ends it, and whoever was told that the lease
 //! is over finds the region free. (The time is none of loom's: a lease of no time has expired.)
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::nic::{Does, Fault, Nic, Refuses};
-use common::{exhaust, explore};
+use crate::common::nic::{Does, Fault, Nic, Refuses};
+use crate::common::{exhaust, explore};
 use loom::thread;
 use rdma_mr::lease::reap;
 use rdma_mr::{Access, Lease, Lend, LocalMr, LocalMrReadAccess};

@@ -1,14 +1,12 @@
 //! Models of a poller that several threads use: every completion is dealt with once, queue pairs come
 //! and go meanwhile, and who sleeps is woken.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use common::queues::{Cq, Fate, Qp, success};
-use common::{exhaust, explore, insist, regions};
+use crate::common::queues::{Cq, Fate, Qp, success};
+use crate::common::{exhaust, explore, insist, regions};
 use loom::thread;
 use rdma_mr::op::{Begin, Endpoint, Poller};
 

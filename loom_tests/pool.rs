@@ -1,8 +1,6 @@
 //! Models of pools: a slot is had by one at a time, comes home once, and wakes who waits; and a pool may go
 //! while its slots come home. The bytes of a slot are a cell that loom watches, so is each registration.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::future::Future;
 use std::io;
@@ -13,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::keys::{Keys, Pd, parking};
-use common::{Bytes, Registrar, exhaust, explore, insist};
+use crate::common::keys::{Keys, Pd, parking};
+use crate::common::{Bytes, Registrar, exhaust, explore, insist};
 use loom::future::block_on;
 use loom::thread;
 use rdma_mr::op::Begin;

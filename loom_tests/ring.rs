@@ -1,13 +1,11 @@
 //! Models of the rings: one thread posts, another completes. The wire between them has the edge of a
 //! NIC (AX-1, AX-2) or none; without one the ring's own edges have to hand the slots on, and all that
 //! the completer may lack is the news that something was posted: then it asks again.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 
-use common::{Bytes, Wire, exhaust, explore, insist, regions};
+use crate::common::{Bytes, Wire, exhaust, explore, insist, regions};
 use loom::sync::mpsc;
 use loom::thread;
 use rdma_mr::op::{Begin, Completer, Hold, OpId, Over, Poster, recv_ring, send_ring};

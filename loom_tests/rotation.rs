@@ -2,14 +2,12 @@
 //! waits for that end is woken. A registration is a cell that every use reads and its end writes, so
 //! that loom tells of a use that is not over before the end. (The published snapshot itself is
 //! crossbeam-epoch's, which these models run without loom's notion of it.)
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 
-use common::keys::{Keys, Pd, parking};
-use common::{exhaust, explore};
+use crate::common::keys::{Keys, Pd, parking};
+use crate::common::{exhaust, explore};
 use loom::thread;
 use rdma_mr::LocalMr;
 use rdma_mr::op::{Begin, Hold};

@@ -2,14 +2,12 @@
 //! bytes on. The words of the region are loom's atomics, and what the crate does with them by volatile
 //! accesses is `Relaxed` (AX-7). The NIC is a thread that places what it moves word by word, the words of
 //! one WRITE or READ in any order, with a fence where AX-7 promises an order.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::AcqRel;
 
-use common::{Registrar, exhaust, explore, insist};
+use crate::common::{Registrar, exhaust, explore, insist};
 use loom::sync::atomic::fence;
 use loom::thread;
 use rdma_mr::{Access, Error, SharedMr, SharedMrAccess};

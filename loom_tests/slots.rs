@@ -1,12 +1,10 @@
 //! Models of the slots of a shared receive queue: one thread posts, two complete. The wires between them
 //! have no edge: the slots' own edges have to hand them on.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 
-use common::{Wire, exhaust, insist, regions};
+use crate::common::{Wire, exhaust, insist, regions};
 use loom::thread;
 use rdma_mr::op::{Begin, Hold, SlotCompleter, SlotPoster, recv_slots};
 use rdma_mr::work::WcStatus;

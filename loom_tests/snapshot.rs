@@ -1,17 +1,15 @@
 //! Models of the published state (`src/registration/inner.rs`) over crossbeam-epoch as loom sees it, by its
 //! own support: a build of its own, with `--cfg crossbeam_loom` beside `--cfg loom`. A state has a cell that
 //! who copies it reads, and that is written where the state would be freed.
-#![cfg(all(loom, crossbeam_loom))]
-
-mod common;
+#![cfg(crossbeam_loom)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{drop_in_place, from_ref};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use common::keys::{Keys, Pd, parking};
-use common::{explore, leak};
+use crate::common::keys::{Keys, Pd, parking};
+use crate::common::{explore, leak};
 use loom::thread;
 use rdma_mr::registration::LocalMrInner;
 use rdma_mr::{Access, LocalMr, LocalMrReadAccess};

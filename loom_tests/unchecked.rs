@@ -3,16 +3,14 @@
 //! pointer is the one that is read and written through, to the ring by which the operation ends. The bytes
 //! that are registered are a cell of loom's, and the NIC is a thread that looks up each key
 //! (`common/nic.rs`). `unchecked_broken.rs` breaks each clause; for keys see `unchecked_keys.rs`.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::keys::parking;
-use common::nic::{Does, Nic};
-use common::{Bytes, Registrar, exhaust, insist};
+use crate::common::keys::parking;
+use crate::common::nic::{Does, Nic};
+use crate::common::{Bytes, Registrar, exhaust, insist};
 use loom::sync::Mutex;
 use loom::thread;
 use rdma_mr::{

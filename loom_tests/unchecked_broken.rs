@@ -3,16 +3,14 @@
 //!
 //! Nothing is dropped when a model fails, since that would ask loom once more: it is leaked, or kept by hand
 //! until it is over.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::nic::{Does, Nic};
-use common::{explore, insist, leak};
+use crate::common::nic::{Does, Nic};
+use crate::common::{explore, insist, leak};
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
 use rdma_mr::{Access, Lend, LocalMr, LocalMrReadAccess, LocalMrWriteAccess};

@@ -1,14 +1,12 @@
 //! Models of the unchecked accessors of keys: who keeps their clauses uses no key that is no more, and who
 //! breaks one does. The NIC is that of `unchecked.rs`.
-#![cfg(loom)]
-
-mod common;
+#![cfg(not(crossbeam_loom))]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::nic::{Does, Nic};
-use common::{exhaust, explore, leak};
+use crate::common::nic::{Does, Nic};
+use crate::common::{exhaust, explore, leak};
 use loom::thread;
 use rdma_mr::op::Begin;
 use rdma_mr::work::RemoteAddr;

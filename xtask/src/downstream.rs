@@ -15,10 +15,10 @@ pub fn test() -> Result<()> {
     for manifest in [LOOM, FUZZ] {
         run(cargo("fmt", manifest).arg("--check"))?;
         let mut clippy = in_target_dir(cargo("clippy", manifest))?;
-        run(clippy.args(["--all-targets", "--", "-D", "warnings"]))?;
+        run(clippy.args(["--all-targets", "--release", "--", "-D", "warnings"]))?;
     }
     run(loom::under_loom(cargo("test", LOOM).arg("--release"))?)?;
-    run(in_target_dir(cargo("test", FUZZ))?.arg("--release"))
+    run(&mut in_target_dir(cargo("test", FUZZ))?)
 }
 
 fn cargo(subcommand: &str, manifest: &str) -> Command {

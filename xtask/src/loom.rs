@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::models::{self, Model};
 use crate::process::{self, Exit};
 use crate::workspace;
 
@@ -44,6 +45,22 @@ static SHUTTLE: Build = Build {
     own: &[],
 };
 
+/// Models are run less long than they are built. Without any optimiser their stacks overflow, which loom makes small.
+const SETTINGS: &[&str] = &[
+    "debug=0",
+    "opt-level=1",
+    "package.loom.opt-level=2",
+    "package.generator.opt-level=2",
+    // Nothing of these is run.
+    "package.regex-automata.opt-level=0",
+    "package.regex-syntax.opt-level=0",
+    "package.tracing-subscriber.opt-level=0",
+];
+
+/// The program that the models in `loom_tests/` are, and its source.
+pub const TARGET: &str = "loom";
+const MAIN: &str = "loom_tests/main.rs";
+
 /// The build in which that file of `loom_tests/` has models.
 fn build_of(file: &str) -> &'static Build {
     let owner = BUILDS.into_iter().find(|build| build.own.contains(&file));
@@ -63,6 +80,9 @@ impl Build {
 
     /// Makes a cargo build one of this kind.
     fn apply<'c>(&self, cargo: &'c mut Command) -> Result<&'c mut Command> {
+        for setting in SETTINGS {
+            cargo.args(["--config", &format!("profile.release.{setting}")]);
+        }
         Ok(cargo
             .arg("--target-dir")
             .arg(workspace::target_dir()?.join(self.directory))
@@ -75,8 +95,8 @@ impl Build {
     }
 }
 
-/// Runs every model whose file name contains `filter`; `full` tells the models to raise their
-/// bounds. Prints what they explored; `write` puts that into their README.
+/// Runs every model whose path contains `filter`; `full` tells the models to raise their bounds. Prints
+/// what they explored; `write` puts that into their README.
 pub fn run(options: &Options, harness_args: &[OsString]) -> Result<()> {
     let Options {
         full,
@@ -84,23 +104,22 @@ pub fn run(options: &Options, harness_args: &[OsString]) -> Result<()> {
         filter,
     } = options;
     let files = model_files(&workspace::root().join("loom_tests"))?;
-    let targets = workspace::test_targets("loom_")?.into_iter().collect();
-    let models = select(&files, &targets, filter)?;
+    check_modules(&files, &fs::read_to_string(workspace::root().join(MAIN))?)?;
+    let models = select(models::all(&workspace::root())?, &files, filter)?;
     let report = report::file()?;
     for build in BUILDS {
-        let mut test = build.cargo_test(&workspace::root())?;
-        let files = models
-            .iter()
-            .filter(|file| std::ptr::eq(build_of(file), build));
-        let targets: Vec<String> = files.map(|file| target(file)).collect();
-        // Models of what is private stand beside the code.
-        let has_lib = filter.is_empty() && std::ptr::eq(build, &LOOM);
-        if targets.is_empty() && !has_lib {
+        let mut of_build = models.iter().map(|model| build_of(&model.file));
+        if !of_build.any(|other| std::ptr::eq(build, other)) {
             continue;
         }
-        test.args(has_lib.then_some("--lib"))
-            .args(targets.iter().flat_map(|name| ["--test", name.as_str()]))
-            .args(["--", "--test-threads=2"])
+        let mut test = build.cargo_test(&workspace::root())?;
+        test.args(["--test", TARGET]);
+        if filter.is_empty() && std::ptr::eq(build, &LOOM) {
+            // Models of what is private stand beside the code.
+            test.arg("--lib");
+        }
+        test.args(["--", "--test-threads=2"])
+            .args((!filter.is_empty()).then_some(filter))
             .args(harness_args)
             .env("RDMA_MR_LOOM_REPORT", &report);
         if *full {
@@ -122,26 +141,16 @@ pub struct Options {
     pub full: bool,
     /// The README is written.
     pub write: bool,
-    /// Part of the names of files.
+    /// Part of a model's path.
     pub filter: String,
 }
 
 /// All models of the crate at `root`, a `cargo test` for each build that there is.
-pub fn builds(root: &Path) -> Result<Vec<Command>> {
-    let mut all = LOOM.cargo_test(root)?;
-    all.args(["--lib", "--test", "loom_*"]);
-    let mut builds = vec![all];
-    for build in BUILDS.into_iter().filter(|build| !build.own.is_empty()) {
-        let mut test = build.cargo_test(root)?;
-        test.args(
-            build
-                .own
-                .iter()
-                .flat_map(|file| ["--test".to_owned(), target(file)]),
-        );
-        builds.push(test);
-    }
-    Ok(builds)
+pub fn builds(root: &Path) -> Result<[Command; 2]> {
+    let (mut loom, mut epoch) = (LOOM.cargo_test(root)?, EPOCH.cargo_test(root)?);
+    loom.args(["--lib", "--test", TARGET]);
+    epoch.args(["--test", TARGET]);
+    Ok([loom, epoch])
 }
 
 /// `cargo test` under shuttle.
@@ -159,11 +168,7 @@ pub fn target_dir() -> Result<PathBuf> {
     Ok(workspace::target_dir()?.join(LOOM.directory))
 }
 
-/// The name of that file's target.
-fn target(file: &str) -> String {
-    format!("loom_{file}")
-}
-
+/// The files of models.
 fn model_files(directory: &Path) -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
     let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
@@ -171,6 +176,7 @@ fn model_files(directory: &Path) -> Result<BTreeSet<String>> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs")
             && let Some(stem) = path.file_stem()
+            && stem != "main"
         {
             files.insert(stem.to_string_lossy().into_owned());
         }
@@ -178,26 +184,24 @@ fn model_files(directory: &Path) -> Result<BTreeSet<String>> {
     Ok(files)
 }
 
-/// The files to run. One that is no target would never be run, and nobody would notice.
-fn select(
-    files: &BTreeSet<String>,
-    targets: &BTreeSet<String>,
-    filter: &str,
-) -> Result<Vec<String>> {
-    let mut selected = Vec::new();
+/// A file that is no module of `main` would never be run, and nobody would notice.
+fn check_modules(files: &BTreeSet<String>, main: &str) -> Result<()> {
     for file in files {
-        let target = target(file);
-        if !targets.contains(&target) {
-            bail!("loom_tests/{file}.rs is no [[test]] `{target}` in Cargo.toml");
-        }
-        if file.contains(filter) {
-            selected.push(file.clone());
+        if !main.lines().any(|line| line == format!("mod {file};")) {
+            bail!("loom_tests/{file}.rs is no module of {MAIN}");
         }
     }
+    Ok(())
+}
+
+/// The models in `loom_tests/` to run.
+fn select(models: Vec<Model>, files: &BTreeSet<String>, filter: &str) -> Result<Vec<Model>> {
+    let is_selected = |model: &Model| files.contains(&model.file) && model.path().contains(filter);
+    let selected: Vec<Model> = models.into_iter().filter(is_selected).collect();
     if selected.is_empty() {
         let known: Vec<&str> = files.iter().map(String::as_str).collect();
         bail!(Exit::usage(format!(
-            "no model in loom_tests/ is called `{filter}`; there are: {}",
+            "no model in loom_tests/ is called `{filter}`; the files are: {}",
             known.join(", ")
         )));
     }
@@ -213,18 +217,32 @@ mod tests {
     }
 
     #[test]
-    fn models_are_selected_by_part_of_their_name() {
-        let (files, targets) = (set(&["gate", "ring"]), set(&["loom_gate", "loom_ring"]));
-        let all = select(&files, &targets, "").unwrap();
-        assert_eq!(all, ["gate", "ring"]);
-        assert_eq!(select(&files, &targets, "rin").unwrap(), ["ring"]);
-        assert!(select(&files, &targets, "word").is_err());
+    fn models_are_selected_by_part_of_their_path() {
+        let model = |file: &str, name: &str| Model {
+            file: file.into(),
+            name: name.into(),
+            ..Model::default()
+        };
+        let models = vec![
+            model("gate", "waits"),
+            model("ring", "ends"),
+            model("lib", "x"),
+        ];
+        let files = set(&["gate", "ring"]);
+        let selected = |filter| {
+            let selected = select(models.clone(), &files, filter)?;
+            anyhow::Ok(selected.iter().map(Model::path).collect::<Vec<_>>())
+        };
+        assert_eq!(selected("").unwrap(), ["gate::waits", "ring::ends"]);
+        assert_eq!(selected("gate::").unwrap(), ["gate::waits"]);
+        assert_eq!(selected("end").unwrap(), ["ring::ends"]);
+        assert!(selected("lib").is_err());
     }
 
     #[test]
     fn no_model_goes_unrun() {
-        assert!(select(&set(&["gate"]), &set(&[]), "").is_err());
-        assert!(select(&set(&[]), &set(&[]), "").is_err());
+        assert!(check_modules(&set(&["gate"]), "mod common;\nmod gate;\n").is_ok());
+        assert!(check_modules(&set(&["gate"]), "mod investigate;\n").is_err());
     }
 
     #[test]

@@ -39,12 +39,13 @@ Usage: cargo xtask <command>
   lint                     rustfmt, the house's own rules, clippy (with and without `verbs`),
                            rustdoc; warnings are errors
   loom [--full] [--write] [FILTER] [-- ARGS...]
-                           the models in loom_tests/ whose file name contains FILTER;
+                           the models in loom_tests/ whose path, as in gate::NAME, contains FILTER;
                            ARGS go to the test harness; --full raises the bounds, or
                            lifts them; --write puts the table into their README
   shuttle [--seed SEED] [--iterations N] [FILTER]
                            the models in loom_tests/shuttle/ whose name contains FILTER, N executions
                            of each by each scheduler; a failure prints the SEED that brings it back
+  downstream               the crates in examples/downstream_*, which stand for those of users
   clauses                  writes into SAFETY.md which model shows and which breaks each clause
   mutants [--list] [--sample N [--seed S]] [FILTER]
                            breaks the crate, one change at a time, in the files whose path contains
@@ -118,6 +119,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "test" => tasks::test(),
         "lint" => tasks::lint(),
         "clauses" => house::clauses::write(),
+        "downstream" => downstream::test(),
         "asan" => sanitize::run(),
         "coverage" => coverage::run(),
         "instructions" => instructions::run(),

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::workspace::sources;
 
 /// One test of the models.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// Its file below `loom_tests/`, or its room in `src/`.
     pub file: String,

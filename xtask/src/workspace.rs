@@ -49,8 +49,7 @@ pub fn nightly(program: &str) -> Command {
 /// `cargo build` of the example that is a crate of its own, because of the binding that it uses.
 pub fn build_sideway() -> Result<Command> {
     let mut build = cargo("build");
-    build.args(["--release", "--manifest-path"]);
-    build.arg("examples/adopt_sideway/Cargo.toml");
+    build.args(["--manifest-path", "examples/adopt_sideway/Cargo.toml"]);
     build.arg("--target-dir").arg(target_dir()?);
     Ok(build)
 }

@@ -25,7 +25,15 @@ fn runner() -> Result<PathBuf> {
     if !runner.is_file() {
         println!("installing {RUNNER} {version} into {}", place.display());
         let mut install = workspace::cargo("install");
-        install.args([RUNNER, "--locked", "--version", &format!("={version}")]);
+        // It starts valgrind and reads what that writes: it need not be fast.
+        install.args([
+            RUNNER,
+            "--locked",
+            "--debug",
+            "--version",
+            &format!("={version}"),
+        ]);
+        install.env("CARGO_PROFILE_DEV_DEBUG", "0");
         process::run(install.arg("--root").arg(&place))?;
     }
     Ok(runner)

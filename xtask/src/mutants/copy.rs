@@ -52,7 +52,10 @@ impl Copy {
         let mut text = fs::read_to_string(&manifest)?;
         let version = format!("name = \"{}\"\nversion = \"", workspace::PACKAGE);
         for (at, with) in [
-            (place(&text, "members = [\"xtask\"]")?, "members = []"),
+            (
+                place(&text, "members = [\"tests/compile_fail\", \"xtask\"]")?,
+                "members = []",
+            ),
             (
                 place(&text, &version)?,
                 &*format!("{version}0.0.0-mutants."),

@@ -49,12 +49,6 @@ pub fn build(root: &Path, scratch: &Path) -> Result<Vec<Model>> {
     let mut tests = Vec::new();
     for mut build in loom::builds(root)? {
         build.args(["--quiet", "--no-run"]);
-        // Most of the time goes into the build.
-        for setting in ["opt-level=1", "debug=0"] {
-            let package = workspace::PACKAGE;
-            let setting = format!("profile.release.package.{package}.{setting}");
-            build.args(["--config", &setting]);
-        }
         let mut programs = workspace::executables(&mut build, "test")?;
         programs.extend(workspace::executables(&mut build, "lib")?);
         for (name, program) in programs {
@@ -63,13 +57,15 @@ pub fn build(root: &Path, scratch: &Path) -> Result<Vec<Model>> {
             let names = listed
                 .lines()
                 .filter_map(|line| line.strip_suffix(": test"));
-            let file = match name.strip_prefix("loom_") {
-                Some(file) => file.to_owned(),
-                None => "lib".to_owned(),
+            // In the library the path of a test is not that of a file.
+            let is_file = name == loom::TARGET;
+            let model = |test: &str| match test.split_once("::") {
+                Some((file, model)) if is_file => format!("{file}: {model}"),
+                _ => format!("lib: {test}"),
             };
             tests.extend(names.map(|test| Model {
                 program: program.clone(),
-                name: format!("{file}: {test}"),
+                name: model(test),
                 test: test.to_owned(),
                 time: Duration::MAX,
                 reached: BTreeSet::new(),
