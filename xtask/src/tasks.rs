@@ -7,7 +7,8 @@ use crate::process::run;
 use crate::steps::Steps;
 use crate::workspace::{build_sideway, cargo};
 use crate::{
-    VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, sanitize, shuttle, vm, vm_test,
+    VM_TEST_TIMEOUT, downstream, fuzz, house, instructions, loom, mutants, sanitize, shuttle, vm,
+    vm_test,
 };
 
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
@@ -56,6 +57,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
         run(cargo("build").args(["--features", "verbs", "--all-targets"]))
     })?;
     steps.run("build with sideway", || run(&mut build_sideway()?))?;
+    steps.run("fuzz", || fuzz::run(&fuzz::Options::default()))?;
     steps.run("vm test", || {
         vm_test::run(vm::Options {
             timeout: VM_TEST_TIMEOUT,
