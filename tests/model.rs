@@ -137,12 +137,9 @@ impl Real {
                 self.parts.extend(front.ok().map(Some));
             }
             Step::Join { part, next: other } => {
-                let (Some(part), Some(other)) = (now.owned(part), now.owned(other)) else {
+                let Some((part, other)) = now.pair(part, other) else {
                     return;
                 };
-                if part == other {
-                    return;
-                }
                 let taken = self.parts[other].take().unwrap();
                 let joined = self.mr(part).unsplit(taken);
                 assert_eq!(
@@ -219,7 +216,7 @@ impl StateMachineTest for Real {
 prop_state_machine! {
     #![proptest_config(ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::with_cases(128)
+        ..ProptestConfig::with_cases(256)
     })]
 
     #[test]

@@ -45,9 +45,10 @@ pub enum Step {
         part: usize,
         at: usize,
     },
+    /// With the part behind it, or any other.
     Join {
         part: usize,
-        next: usize,
+        next: Option<usize>,
     },
     Rotate {
         part: usize,
@@ -76,6 +77,20 @@ impl Expected {
             .filter(|at| self.reference.parts[*at].owned)
             .collect();
         (!owned.is_empty()).then(|| owned[part % owned.len()])
+    }
+
+    /// Two parts that are to be joined.
+    pub fn pair(&self, part: usize, next: Option<usize>) -> Option<(usize, usize)> {
+        let part = self.owned(part)?;
+        let parts = &self.reference.parts;
+        let behind = |other: &usize| {
+            parts[*other].owned && parts[*other].range.start == parts[part].range.end
+        };
+        let next = match next {
+            Some(next) => self.owned(next)?,
+            None => (0..parts.len()).find(behind)?,
+        };
+        (part != next).then_some((part, next))
     }
 
     /// The bytes of the part that are named, which are inside, from its start.
@@ -141,7 +156,8 @@ fn steps() -> impl Strategy<Value = Step> {
         }),
         (part(), any::<Option<u8>>()).prop_map(|(lease, byte)| Step::Revoke { lease, byte }),
         (part(), 0..LENGTH).prop_map(|(part, at)| Step::Split { part, at }),
-        (part(), part()).prop_map(|(part, next)| Step::Join { part, next }),
+        (part(), prop::option::weighted(0.2, part()))
+            .prop_map(|(part, next)| Step::Join { part, next }),
         (part(), prop::bool::weighted(0.8))
             .prop_map(|(part, local_write)| Step::Rotate { part, local_write }),
         part().prop_map(|part| Step::Shutdown { part }),
@@ -208,9 +224,7 @@ impl ReferenceStateMachine for Expected {
                 }
             }
             Step::Join { part, next } => {
-                if let (Some(part), Some(next)) = (state.owned(part), state.owned(next))
-                    && part != next
-                {
+                if let Some((part, next)) = state.pair(part, next) {
                     state.reference.join(part, next);
                 }
             }
