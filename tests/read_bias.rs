@@ -49,6 +49,22 @@ fn a_published_reader_is_a_reader_to_everybody() {
 }
 
 #[test]
+fn a_reader_that_was_moved_is_one_reader_when_the_bias_is_back() {
+    let mr = options(Duration::ZERO)
+        .alloc(&Pair::stepped().pd, 64)
+        .unwrap();
+    let stays = mr.as_slice();
+    assert!(mr.begin_write_until(Instant::now()).is_err());
+    assert_eq!((mr.state().cpu_readers, mr.state().biased), (1, false));
+    // A counted reader: it brings the bias back.
+    let second = mr.as_slice();
+    let state = mr.state();
+    assert_eq!((state.cpu_readers, state.biased), (2, true), "{state}");
+    drop((stays, second));
+    assert!(mr.state().is_free() && mr.try_begin_write().is_ok());
+}
+
+#[test]
 fn every_form_of_a_guard_is_published() {
     let mr = biased();
     let biased = |count| {

@@ -133,7 +133,11 @@ impl Gate {
 
     #[cold]
     fn count_published(&self) -> u64 {
-        slots::published(self.address()).count() as u64
+        let address = self.address();
+        // Those that were moved are counted in the word, also when the bias is back before they have left.
+        slots::published(address)
+            .filter(|place| !place.is_moved(address))
+            .count() as u64
     }
 
     /// Lets a reader in at a gate that may be biased, and says where it is published, if it is not counted.

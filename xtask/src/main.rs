@@ -5,6 +5,7 @@ mod downstream;
 #[allow(dead_code, reason = "benches write what is read here")]
 #[path = "../../benches/shapes/report.rs"]
 mod figures;
+mod fuzz;
 mod house;
 mod instructions;
 mod lines;
@@ -53,6 +54,8 @@ Usage: cargo xtask <command>
                            time. All of them, or N at random
   asan                     what takes memory down, under AddressSanitizer (nightly)
   miri [tree|stacked]      tests under Miri, with these borrows or with both (nightly)
+  fuzz [--time SECONDS] [TARGET...]
+                           the fuzz targets, or these, so long each (20 s), under AddressSanitizer (nightly)
   coverage                 which lines of src/ the tests run (cargo-llvm-cov)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   bench-report [--quick] [--draw] [FILTER]
@@ -109,6 +112,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "shuttle" => return shuttle_command(args),
         "mutants" => return mutants_command(args),
         "miri" => return miri_command(args),
+        "fuzz" => return fuzz_command(args),
         "bench-report" => return report_command(args),
         _ => {}
     }
@@ -189,6 +193,18 @@ fn miri_command(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     miri::run(only.as_deref())
+}
+
+fn fuzz_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut options = fuzz::Options::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("time") => options.seconds = args.value()?.parse()?,
+            Value(value) => options.targets.push(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    fuzz::run(&options)
 }
 
 fn report_command(mut args: lexopt::Parser) -> Result<()> {

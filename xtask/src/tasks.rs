@@ -7,7 +7,8 @@ use crate::process::run;
 use crate::steps::Steps;
 use crate::workspace::cargo;
 use crate::{
-    VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, sanitize, shuttle, vm, vm_test,
+    VM_TEST_TIMEOUT, downstream, fuzz, house, instructions, loom, mutants, sanitize, shuttle, vm,
+    vm_test,
 };
 
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
@@ -52,6 +53,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("mutants", || mutants::run(&mutants::Options::default()))?;
     steps.run("asan", sanitize::run)?;
     steps.run("instructions", instructions::run)?;
+    steps.run("fuzz", || fuzz::run(&fuzz::Options::default()))?;
     steps.run("vm test", || {
         vm_test::run(vm::Options {
             timeout: VM_TEST_TIMEOUT,

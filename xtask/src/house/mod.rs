@@ -7,6 +7,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use crate::fuzz;
 use crate::loom::report;
 use crate::models;
 use crate::workspace;
@@ -91,6 +92,7 @@ pub fn check() -> Result<()> {
     let models = models::all(&root)?;
     problems.extend(clauses::problems(&safety, &named, &models)?);
     problems.extend(report::problems(&models)?);
+    problems.extend(fuzz::problems()?);
     if problems.is_empty() {
         return Ok(());
     }
