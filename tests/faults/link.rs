@@ -148,7 +148,7 @@ impl<'p> Link<'p> {
     }
 
     fn over(&mut self, world: &mut World, cells: &Cells, done: &Done) {
-        world.tell_status(done.status);
+        world.found.tell_status(done.status);
         self.broken |= !done.status.is_success();
         let at = self.ops.iter().position(|op| op.id == done.id);
         let at = at.expect("one of these");
@@ -213,7 +213,7 @@ impl<'p> Link<'p> {
             for (drain, told) in drains.iter_mut().zip(&mut told) {
                 done &= drain.advance(|over| {
                     *told += 1;
-                    world.tell_status(over.status);
+                    world.found.tell_status(over.status);
                     let op = ops
                         .iter_mut()
                         .find(|op| op.id == over.id)
@@ -241,12 +241,12 @@ impl<'p> Link<'p> {
                 world.tell_error(&error);
             }
             if drained.released > 0 {
-                world.tell("`Drained::released`");
+                world.found.tell("`Drained::released`");
             }
         }
         for op in &mut ops {
-            world.untold += usize::from(op.told.is_none());
-            world.failed += usize::from(op.told.is_some_and(|status| !status.is_success()));
+            world.found.untold += usize::from(op.told.is_none());
+            world.found.failed += usize::from(op.told.is_some_and(|status| !status.is_success()));
             if op.left.is_none() {
                 op.leave();
             }

@@ -90,7 +90,7 @@ impl Rogue {
             }
             self.refused += usize::from(*status == WcStatus::RemAccessErr);
             if !status.is_success() {
-                world.tell(format!("peer: `{status:?}`"));
+                world.found.tell(format!("peer: `{status:?}`"));
             }
         }
         if broken || ended.iter().any(|status| !status.is_success()) {

@@ -3,7 +3,32 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::world::World;
+use rdma_mr::work::WcStatus;
+
+/// What one case came to.
+#[derive(Default)]
+pub struct Found {
+    /// What users were told that is not success.
+    pub seen: BTreeSet<String>,
+    /// Operations that failed, and those that had no completion.
+    pub failed: usize,
+    pub untold: usize,
+    /// How long it took at most, from the last post of a connection to its end.
+    pub turns: u64,
+    pub time: Duration,
+}
+
+impl Found {
+    pub fn tell(&mut self, what: impl Into<String>) {
+        self.seen.insert(what.into());
+    }
+
+    pub fn tell_status(&mut self, status: WcStatus) {
+        if !status.is_success() {
+            self.tell(format!("`{status:?}`"));
+        }
+    }
+}
 
 /// What all seeds of one fault, or pair, came to.
 pub struct Row {
@@ -33,22 +58,14 @@ impl Row {
         }
     }
 
-    pub fn add(&mut self, world: World, leaked: (u64, u64)) {
-        let World {
-            seen,
-            failed,
-            untold,
-            turns,
-            time,
-            ..
-        } = world;
-        self.seen.extend(seen);
-        self.failed += failed;
-        self.untold += untold;
+    pub fn add(&mut self, found: Found, leaked: (u64, u64)) {
+        self.seen.extend(found.seen);
+        self.failed += found.failed;
+        self.untold += found.untold;
         self.leaked.0 += leaked.0;
         self.leaked.1 += leaked.1;
-        self.turns = self.turns.max(turns);
-        self.time = self.time.max(time);
+        self.turns = self.turns.max(found.turns);
+        self.time = self.time.max(found.time);
     }
 
     /// All of it but the time, which differs from run to run.
@@ -68,8 +85,12 @@ impl Row {
             [] => "nothing".to_owned(),
             _ => seen.join(", "),
         };
-        let turns = self.turns;
-        format!("| {} | {bytes} | {holds} | {seen} | {turns} |", self.faults)
+        // Those of a device are not counted: they are not the same in every run.
+        let turns = match self.turns {
+            0 => String::new(),
+            turns => format!(" {turns} |"),
+        };
+        format!("| {} | {bytes} | {holds} | {seen} |{turns}", self.faults)
     }
 
     fn line(&self) -> String {
@@ -77,31 +98,35 @@ impl Row {
     }
 }
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
+const PAGE: &str = include_str!("../../docs/faults.md");
 
-pub fn is_to_be_written() -> bool {
-    std::env::var("RDMA_MR_FAULTS").is_ok_and(|value| value == "write")
+/// Where the rows of that device begin and end in the page, behind the two lines of the head.
+fn place(device: &str) -> std::ops::Range<usize> {
+    let begin = format!("<!-- {device} -->\n");
+    let begin = PAGE.find(&begin).expect("its mark") + begin.len();
+    let lines = PAGE[begin..].split_inclusive('\n');
+    let head: usize = lines.take(2).map(str::len).sum();
+    let end = PAGE.find(&format!("<!-- end of {device} -->"));
+    begin + head..end.expect("its end")
 }
 
-/// Writes the rows for that device into the page, or compares them with what stands there.
-pub fn compare(device: &str, rows: &[Row], write: bool) {
-    let page = std::fs::read_to_string(PAGE).expect("docs/faults.md");
-    let (begin, end) = (
-        format!("<!-- {device} -->\n"),
-        format!("<!-- end of {device} -->"),
-    );
-    let from = page.find(&begin).expect("its mark") + begin.len();
-    let to = from + page[from..].find(&end).expect("its end");
-    // The two lines of the head stay.
-    let head: String = page[from..to].split_inclusive('\n').take(2).collect();
-    if write {
-        let lines: Vec<String> = rows.iter().map(Row::line).collect();
-        let table = format!("{head}{}\n", lines.join("\n"));
-        std::fs::write(PAGE, [&page[..from], &table, &page[to..]].concat())
-            .expect("docs/faults.md");
-        return;
-    }
-    let stored: Vec<&str> = page[from + head.len()..to].lines().collect();
+fn lines(rows: &[Row]) -> String {
+    rows.iter().map(|row| row.line() + "\n").collect()
+}
+
+/// Puts the rows for that device into the page.
+#[allow(dead_code, reason = "a virtual machine has no page")]
+pub fn write(device: &str, rows: &[Row]) {
+    let (place, rows) = (place(device), lines(rows));
+    let page = [&PAGE[..place.start], &rows, &PAGE[place.end..]].concat();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
+    std::fs::write(path, page).expect("docs/faults.md");
+}
+
+/// Compares them with what stands there.
+pub fn compare(device: &str, rows: &[Row]) {
+    println!("{}", lines(rows));
+    let stored: Vec<&str> = PAGE[place(device)].lines().collect();
     assert_eq!(stored.len(), rows.len(), "rows of docs/faults.md");
     for (stored, row) in stored.iter().zip(rows) {
         let found = row.discrete();

@@ -1,16 +1,15 @@
 //! What a case has in all its parts: the NIC, what was told, and whether anything moves.
 
-use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdma_mr::backend::soft::QueuePair;
 use rdma_mr::op::Endpoint;
-use rdma_mr::work::WcStatus;
 use rdma_mr::{Error, LocalMr, Result};
 
 use crate::fabric::{Fabric, LONG, Soft};
 use crate::random::Random;
+use crate::table::Found;
 
 /// How long nothing may move on a NIC with a thread until what is outstanding counts as lost; longer than
 /// any pause that was asked for.
@@ -21,14 +20,7 @@ pub type End = Endpoint<QueuePair>;
 pub struct World {
     pub fabric: Soft,
     pub random: Random,
-    /// What users were told that is not success.
-    pub seen: BTreeSet<String>,
-    /// Operations that failed, and those that had no completion.
-    pub failed: usize,
-    pub untold: usize,
-    /// How long it took at most, from the last post of a connection to its end.
-    pub turns: u64,
-    pub time: Duration,
+    pub found: Found,
 }
 
 impl World {
@@ -36,16 +28,8 @@ impl World {
         World {
             fabric,
             random: Random(seed),
-            seen: BTreeSet::new(),
-            failed: 0,
-            untold: 0,
-            turns: 0,
-            time: Duration::ZERO,
+            found: Found::default(),
         }
-    }
-
-    pub fn tell(&mut self, what: impl Into<String>) {
-        self.seen.insert(what.into());
     }
 
     pub fn tell_error(&mut self, error: &Error) {
@@ -56,13 +40,7 @@ impl World {
             Error::UnknownCompletion { .. } => "`Error::UnknownCompletion`".into(),
             other => panic!("nobody should be told that: {other}"),
         };
-        self.tell(name);
-    }
-
-    pub fn tell_status(&mut self, status: WcStatus) {
-        if !status.is_success() {
-            self.tell(format!("`{status:?}`"));
-        }
+        self.found.tell(name);
     }
 
     /// What is refused now and then, in the end done.
@@ -73,7 +51,10 @@ impl World {
                 Err(error) => self.tell_error(&error),
             }
         }
-        panic!("refused more often than was asked for: {:?}", self.seen);
+        panic!(
+            "refused more often than was asked for: {:?}",
+            self.found.seen
+        );
     }
 
     /// Zeroed bytes.
@@ -95,7 +76,7 @@ impl World {
         let start = Instant::now();
         let (mut last, mut idle) = (start, 0);
         loop {
-            self.turns += 1;
+            self.found.turns += 1;
             let acted = self.act(1);
             match moves(self) {
                 Moved::Done => break,
@@ -112,7 +93,7 @@ impl World {
             }
             assert!(start.elapsed() < LONG, "it never ends");
         }
-        self.time = self.time.max(start.elapsed());
+        self.found.time = self.found.time.max(start.elapsed());
     }
 }
 
