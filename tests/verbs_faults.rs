@@ -105,6 +105,22 @@ impl Wire {
         }
     }
 
+    /// How many packets were dropped on purpose.
+    fn dropped() -> usize {
+        let output = Command::new("/usr/sbin/tc")
+            .args(["-s", "qdisc", "show"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let netem = text
+            .split("qdisc ")
+            .filter(|qdisc| qdisc.starts_with("netem"));
+        let counts = netem.filter_map(|qdisc| qdisc.split("(dropped ").nth(1)?.split(',').next());
+        counts
+            .map(|count| count.trim().parse::<usize>().unwrap())
+            .sum()
+    }
+
     fn mend(&self) {
         for interface in ["veth0", "veth1"] {
             run(&format!("tc qdisc del dev {interface} root"));
@@ -234,14 +250,14 @@ fn wait(ends: &mut (End, End), found: &mut Found) {
     found.time = found.time.max(start.elapsed());
 }
 
-/// Rounds one after the other, of which all succeed; `meanwhile` is told which one is under way.
-fn rounds(place: &Place, mut meanwhile: impl FnMut(u8)) -> Found {
+/// Rounds one after the other, of which all succeed; `before` is told which one comes.
+fn rounds(place: &Place, mut before: impl FnMut(u8)) -> Found {
     let mut found = Found::default();
     let mut ends = place.connect();
     let lease = place.lend();
     for number in 1..=ROUNDS {
+        before(number);
         let round = Round::post(place, &mut ends, lease.token(), number);
-        meanwhile(number);
         wait(&mut ends, &mut found);
         assert_eq!(found.failed, 0, "{:?}", found.seen);
         round.check();
@@ -398,12 +414,20 @@ fn faults_of_the_network_and_of_peers() {
     };
     let rows = [
         row("none", || rounds(&place, |_| ())),
-        row("2 % of packets lost", || spoiled("loss 2%")),
+        row("5 % of packets lost", || {
+            wire.spoil("loss 5%");
+            let found = rounds(&place, |_| ());
+            let dropped = Wire::dropped();
+            wire.mend();
+            println!("{dropped} packets were lost");
+            assert!(dropped > 0);
+            found
+        }),
         row("packets out of order", || {
             spoiled("delay 2ms reorder 75% 50%")
         }),
         row("packets twice", || spoiled("duplicate 20%")),
-        row("link down and up", || {
+        row("link down and up between operations", || {
             rounds(&place, |number| {
                 if number % 4 == 2 {
                     wire.down();
@@ -412,7 +436,7 @@ fn faults_of_the_network_and_of_peers() {
                 }
             })
         }),
-        row("link stays down", || link_down(&wire, &place)),
+        row("link down under operations", || link_down(&wire, &place)),
         row("peer killed in a WRITE", || peer_killed(&place)),
     ];
     assert_eq!(place.lent.length(), 3 * LENGTH);
