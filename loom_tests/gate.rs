@@ -28,7 +28,7 @@ fn gate_with_spins() -> Gate {
 /// Shows: GUARD-1, GATE-1.
 #[test]
 fn a_reader_sees_a_nic_write_whole() {
-    exhaust("a_reader_sees_a_nic_write_whole", 3, 50, || {
+    exhaust("a_reader_sees_a_nic_write_whole", 3, 40, || {
         let shared = Arc::new((gate(), Bytes::new()));
         let nic = thread::spawn({
             let shared = Arc::clone(&shared);

@@ -74,6 +74,19 @@
 //!
 //! A refused shared acquisition that lost a race by nanoseconds costs one RMW more, to undo itself.
 //!
+//! # Panics, threads, processes
+//! - A panic gives back what unwinding drops: guards, holds, prepared posts, slots, leases; an endpoint destroys its
+//!   queue pair first. What was posted goes on, and its completion releases it. Nothing is poisoned: what was
+//!   written before is there.
+//! - A thread that ends drops what is in its own storage, as any thread may drop anything of this crate. What it
+//!   forgets stays held, for ever; nothing is freed under it.
+//! - A process may end at any moment, with operations in flight and threads that poll: the kernel takes the
+//!   device's access away before it takes the memory.
+//! - After `fork` the child leaves regions, gates, queues and devices alone (it may `exec`, or end by `_exit`); that
+//!   the parent's registered memory stays what its NIC sees is the matter of `backend::verbs::fork_init`.
+//! - Registered memory is locked in place. If that is refused (`RLIMIT_MEMLOCK`, the device's own limits), the error is
+//!   [`Error::Register`] with what the provider said, and the memory comes back ([`Rejected`]).
+//!
 //! # Features
 //! - `soft` (default): [`backend::soft`].
 //! - `verbs`: `backend::verbs`, over `rdma-sys`; needs libibverbs, librdmacm and libclang to

@@ -56,7 +56,8 @@ impl Victim for Soft {
         // SAFETY: FAULT-1: of the devices that repeat completions only endpoints and shared receive
         // queues poll, which do not trust them.
         let distrust = unsafe { Distrust::new() };
-        let fault = match (role, random.below(4)) {
+        let pause = Duration::from_micros(random.below(2000) as u64);
+        let fault = match (role, random.below(8)) {
             (Role::Refusing, 0) | (Role::Lossy, 3)
                 if REFUSED.fetch_add(1, Ordering::Relaxed) < REFUSALS =>
             {
@@ -66,6 +67,10 @@ impl Victim for Soft {
             (Role::Refusing, 2) => Fault::Register,
             (Role::Lossy, 0) => Fault::CompletionLost,
             (Role::Lossy, 1) => Fault::CompletionDuplicated(distrust),
+            (Role::Lossy, 2) => Fault::CompletionOvertaken(distrust),
+            (_, 4) => Fault::CompletionLate(pause),
+            (_, 5) => Fault::Stall(pause),
+            (_, 6) => Fault::QueuePairError,
             _ => Fault::Completion(status),
         };
         torture::report::count("fault injected");

@@ -8,6 +8,8 @@
 #![cfg(feature = "verbs")]
 
 mod fabric;
+#[path = "faults/table.rs"]
+mod table;
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use rdma_mr::backend::verbs::leaked;
 use rdma_mr::op::{Begin, Poller};
 use rdma_mr::work::{QpCaps, SendFlags};
 use rdma_mr::{LocalMrReadAccess, LocalMrWriteAccess, leaks};
+use table::{Found, Row};
 
 /// The tool of iproute2 that makes the virtual machine's device.
 fn rdma(args: &str) -> Child {
@@ -74,12 +77,30 @@ fn r14_r16_a_device_that_is_taken_away_ends_in_bounded_time() {
 
     let deletion = rdma("link delete rxe0");
     std::thread::sleep(Duration::from_millis(200));
+    let mut found = Found::default();
     let start = Instant::now();
-    let drained = a.drain().until(start + Duration::from_secs(2));
+    let mut drain = a.drain();
+    while !drain.advance(|done| found.tell_status(done.status)) {
+        if start.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let drained = drain.finish();
     println!("{drained:?} after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(10));
+    (found.failed, found.untold) = (drained.completed, drained.released);
+    found.time = start.elapsed();
+    if drained.released > 0 {
+        found.tell("`Drained::released`");
+    }
     assert_eq!(drained.completed + drained.released + drained.leaked, 3);
     assert_eq!((leaks().holds - before.0.holds) as usize, drained.leaked);
+    if let Some(error) = &drained.error {
+        found.tell(format!("`{error}`"));
+    }
+    let mut row = Row::new(["device removed"].into_iter());
+    row.add(found, (0, leaks().holds - before.0.holds));
     let held = [&from, &to, &quiet].map(|mr| !mr.state().is_free());
     let still = held.iter().filter(|held| **held).count();
     assert_eq!(still, drained.leaked, "{held:?}");
@@ -98,4 +119,5 @@ fn r14_r16_a_device_that_is_taken_away_ends_in_bounded_time() {
     wait(deletion);
     wait(rdma("link add rxe0 type rxe netdev veth0"));
     wait_for_its_address();
+    table::compare("gone", &[row]);
 }

@@ -16,6 +16,11 @@ pub struct Device {
 }
 
 impl Device {
+    /// Of several the one with that name.
+    pub fn named(name: &str) -> Self {
+        Self::on(Context::open(Some(name)).unwrap())
+    }
+
     fn on(context: Context) -> Self {
         let pd = context.alloc_pd().unwrap();
         Device { context, pd }

@@ -240,3 +240,166 @@ fn a_refused_destruction_gives_the_queue_pair_back() {
     drop(qp);
     assert_eq!(nic.stats().queue_pairs, 1);
 }
+
+#[test]
+fn a_late_completion_delays_those_behind_it_in_its_queue_and_no_others() {
+    let nic = Nic::builder().stepped().reorder(0.0).build();
+    let pair = Pair::on(&nic, QpCaps::default());
+    nic.inject(Fault::CompletionLate(Duration::ZERO), When::Nth(2));
+    // In turn.
+    for id in 0..3 {
+        pair.a.post(id, NOTHING, &[]);
+        pair.b.post(id, NOTHING, &[]);
+    }
+    let ids = |cq| drain(cq).iter().map(|done| done.wr_id).collect::<Vec<_>>();
+    let (one, other) = (&pair.a.send_cq, &pair.b.send_cq);
+    for _ in 0..6 {
+        assert!(nic.step());
+    }
+    assert_eq!((ids(one), ids(other)), (vec![0, 1, 2], vec![]));
+    assert!(nic.step(), "there is nothing else to do");
+    assert_eq!(ids(other), [0]);
+    assert_eq!(nic.run_until_idle(), 2);
+    assert_eq!(ids(other), [1, 2]);
+    assert_eq!(nic.stats().faults, 1);
+}
+
+#[test]
+fn a_late_completion_comes_when_its_time_has_come() {
+    let pair = Pair::new();
+    let late = Duration::from_millis(20);
+    pair.nic.inject(Fault::CompletionLate(late), When::Nth(1));
+    let start = Instant::now();
+    assert_eq!(pair.run(NOTHING, &[]).status, WcStatus::Success);
+    assert!(start.elapsed() >= late);
+    // Forgotten, it comes all the same; what is behind it waits with it.
+    pair.nic.inject(Fault::CompletionLate(late), When::Nth(1));
+    let start = Instant::now();
+    pair.a.post(1, NOTHING, &[]);
+    eventually("it strikes", || pair.nic.stats().faults == 2);
+    pair.nic.clear_faults();
+    pair.a.post(2, NOTHING, &[]);
+    let done = pair.take(&pair.a.send_cq, 2);
+    assert!(start.elapsed() >= late);
+    assert_eq!((done[0].wr_id, done[1].wr_id), (1, 2));
+}
+
+#[test]
+fn an_overtaken_completion_comes_after_the_next() {
+    let nic = Nic::builder().stepped().build();
+    let pair = Pair::on(&nic, caps(3, 1));
+    // SAFETY: FAULT-1: the numbers are compared and nothing else.
+    let distrust = unsafe { Distrust::new() };
+    nic.inject(Fault::CompletionOvertaken(distrust), When::Nth(1));
+    for id in 0..3 {
+        pair.a.post(id, NOTHING, &[]);
+    }
+    assert!(nic.step());
+    assert_eq!(drain(&pair.a.send_cq).len(), 0);
+    assert!(nic.step());
+    let done = drain(&pair.a.send_cq);
+    assert_eq!((done[0].wr_id, done[1].wr_id), (1, 0));
+    // Its room came back with the other one, and only once.
+    for id in 3..5 {
+        pair.a.post(id, NOTHING, &[]);
+    }
+    let full = pair.a.try_post(5, NOTHING, &[], SIGNALED);
+    assert!(matches!(full, Err(Error::QueueFull { capacity: 3 })));
+    // One that nothing overtakes comes late.
+    assert_eq!(pair.take(&pair.a.send_cq, 3).len(), 3);
+    nic.inject(Fault::CompletionOvertaken(distrust), When::Nth(1));
+    pair.a.post(6, NOTHING, &[]);
+    assert_eq!(nic.run_until_idle(), 2);
+    assert_eq!(drain(&pair.a.send_cq)[0].wr_id, 6);
+    pair.assert_silent();
+}
+
+#[test]
+fn late_overtaken_and_twice_at_a_time() {
+    let pair = Pair::stepped();
+    // SAFETY: FAULT-1: as above.
+    let distrust = unsafe { Distrust::new() };
+    for (fault, nth) in [
+        (Fault::CompletionLate(Duration::ZERO), 1),
+        (Fault::CompletionOvertaken(distrust), 2),
+        (Fault::CompletionDuplicated(distrust), 3),
+    ] {
+        pair.nic.inject(fault, When::Nth(nth));
+    }
+    // Each counts what the ones before it let pass.
+    for id in 0..6 {
+        pair.a.post(id, NOTHING, &[]);
+    }
+    pair.nic.run_until_idle();
+    let done = drain(&pair.a.send_cq);
+    let mut ids: Vec<u64> = done.iter().map(|done| done.wr_id).collect();
+    assert_eq!(ids[0], 0);
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), done.len()), (6, 7), "{done:?}");
+    assert_eq!(pair.nic.stats().faults, 3);
+}
+
+#[test]
+fn r15_a_queue_that_is_told_to_be_full_is_overrun() {
+    let pair = Pair::stepped();
+    pair.nic.inject(Fault::CompletionQueueFull, When::Nth(2));
+    for id in 0..3 {
+        pair.a.post(id, NOTHING, &[]);
+    }
+    pair.nic.run_until_idle();
+    let mut out = [WorkCompletion::EMPTY; 4];
+    assert_eq!(pair.a.send_cq.poll(&mut out).unwrap(), 1);
+    assert!(pair.a.send_cq.poll(&mut out).is_err());
+    assert_eq!(pair.a.qp.state(), QpState::Err);
+    assert_eq!(pair.b.qp.state(), QpState::Rts);
+}
+
+#[test]
+fn r11_err_in_the_midst_of_a_message_does_not_stop_it() {
+    let pair = Pair::stepped();
+    let (from, to) = (pair.a.region(2 * MTU), pair.b.region(2 * MTU));
+    from.memory.fill(1);
+    pair.nic.inject(Fault::QueuePairError, When::Nth(1));
+    let op = SendOp::Write {
+        remote: to.remote(0),
+        imm: None,
+    };
+    pair.a.post(1, op, &[from.all()]);
+    pair.a.post(2, op, &[from.all()]);
+    let done = pair.take(&pair.a.send_cq, 2);
+    let expected = [(1, WcStatus::Success), (2, WcStatus::WrFlushErr)];
+    assert_eq!(statuses(&done), expected);
+    assert_eq!(pair.a.qp.state(), QpState::Err);
+    assert!(to.memory.read(0, 2 * MTU).iter().all(|byte| *byte == 1));
+}
+
+#[test]
+fn a_nic_that_stalls_does_nothing_for_that_long() {
+    let pair = Pair::stepped();
+    let stall = Fault::Stall(Duration::from_micros(2500));
+    pair.nic.inject(stall, When::Nth(2));
+    for id in 0..2 {
+        pair.a.post(id, NOTHING, &[]);
+        pair.b.post(id, NOTHING, &[]);
+    }
+    // One is done, three steps are none.
+    for _ in 0..4 {
+        assert!(pair.nic.step());
+    }
+    let done = drain(&pair.a.send_cq).len() + drain(&pair.b.send_cq).len();
+    assert_eq!(done, 1);
+    assert_eq!(pair.nic.run_until_idle(), 3);
+
+    let pair = Pair::new();
+    let stall = Duration::from_millis(20);
+    pair.nic.inject(Fault::Stall(stall), When::Probability(1.0));
+    let start = Instant::now();
+    assert_eq!(pair.run(NOTHING, &[]).status, WcStatus::Success);
+    assert!(start.elapsed() >= stall);
+    // Nor does it hold up what the CPU does.
+    let mut other = pair.a.region(8);
+    pair.a.post(1, NOTHING, &[]);
+    other.deregister();
+    assert_eq!(pair.sent().status, WcStatus::Success);
+}

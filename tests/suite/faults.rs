@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rdma_mr::backend::soft::{Distrust, Fault, When};
 use rdma_mr::op::{Begin, Done, Endpoint, OpId, Poller, SharedRecv};
 use rdma_mr::registration::StableMemory;
-use rdma_mr::work::{QpCaps, SharedRecvQueue, WcStatus};
+use rdma_mr::work::{QpCaps, SendFlags, SendOp, SharedRecvQueue, WcStatus};
 use rdma_mr::{Error, LocalMr};
 
-use crate::fabric::{Fabric, Soft};
+use crate::fabric::{Fabric, Soft, remote};
 use crate::suite::*;
 
 type End = Endpoint<<Soft as Fabric>::Qp>;
@@ -84,6 +84,44 @@ fn r11_a_lost_completion_of_a_send_is_made_up_for_by_the_next() {
     messages(fabric, &mut a, &mut b, &from[1..], &to[1..]);
     assert_succeeded(&poll(&mut a), [sent, sent.after(1)]);
     assert_free(&from);
+}
+
+#[test]
+fn r12_what_a_flush_alone_makes_up_for_is_not_said_to_have_succeeded() {
+    for lost in [1, 2] {
+        let fabric = &*stepped();
+        let (mut a, mut b) = fabric.pair(QpCaps::default());
+        let from = words(fabric, 5);
+        let status = WcStatus::RetryExcErr;
+        // Two that are done, of which the first asked for no completion; the failed one, or the one before
+        // it, is not told of.
+        fabric.nic.inject(Fault::Completion(status), When::Nth(3));
+        fabric.nic.inject(Fault::CompletionLost, When::Nth(lost));
+        // SAFETY: REMOTE-1, REMOTE-2: never looked at.
+        let to = unsafe { fabric.open_to_peers(&[0; 8]) };
+        for (n, mr) in from.iter().enumerate() {
+            let flags = match n {
+                0 => SendFlags::empty(),
+                _ => SendFlags::SIGNALED,
+            };
+            let op = SendOp::Write {
+                remote: remote(&to),
+                imm: None,
+            };
+            a.post(mr.begin_read().unwrap(), op, flags).unwrap();
+        }
+        fabric.nic.run_until_idle();
+        let (ok, flushed) = (WcStatus::Success, WcStatus::WrFlushErr);
+        let expected = match lost {
+            // The error that comes next says that all before it are done.
+            1 => [ok, ok, status, flushed, flushed],
+            // The flush that comes next does not.
+            _ => [ok, ok, flushed, flushed, flushed],
+        };
+        assert_eq!(statuses(&poll(&mut a)), expected);
+        assert_free(&from);
+        assert!(poll(&mut b).is_empty());
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::context::QpInner;
-use super::cq::{CqInner, Entry};
+use super::cq::Entry;
+use super::delivery::complete;
 use super::engine::Step;
 use super::fault::VENDOR_INJECTED;
 use super::message::Failure;
@@ -156,20 +157,4 @@ pub(super) fn flush_one(core: &Core, qp: &QpInner) -> Step {
         return Step::Idle;
     }
     Step::Done
-}
-
-/// Delivers a completion, as often as the faults say.
-fn complete(core: &Core, cq: &Arc<CqInner>, entry: Entry) {
-    let deliver = |entry| {
-        if cq.push(entry).is_err() {
-            core.overrun(cq);
-        }
-    };
-    let times = core.faults.deliveries();
-    for _ in 1..times {
-        deliver(entry.clone());
-    }
-    if times > 0 {
-        deliver(entry);
-    }
 }

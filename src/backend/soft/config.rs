@@ -123,4 +123,6 @@ pub struct Stats {
     pub queue_pairs: usize,
     /// Completion queues alive.
     pub completion_queues: usize,
+    /// Faults that have struck.
+    pub faults: u64,
 }

@@ -105,9 +105,18 @@ impl CqInner {
 
     /// Adds a completion, or loses it.
     pub(super) fn push(&self, entry: Entry) -> std::result::Result<(), Overrun> {
+        self.enter(entry, false)
+    }
+
+    /// Loses a completion, as if there were no room.
+    pub(super) fn overrun(&self, entry: Entry) {
+        let _ = self.enter(entry, true);
+    }
+
+    fn enter(&self, entry: Entry, full: bool) -> std::result::Result<(), Overrun> {
         let mut queue = lock(&self.queue);
         let broken = queue.overrun;
-        queue.overrun |= queue.entries.len() == queue.capacity;
+        queue.overrun |= full || queue.entries.len() == queue.capacity;
         let event = if queue.overrun {
             // Whoever sleeps is to learn of it.
             !broken
@@ -208,7 +217,7 @@ impl fmt::Debug for CompletionQueue {
     }
 }
 
-// SAFETY: CQ-1: the engine pushes an entry once (or twice, FAULT-1: nobody relies on it then),
+// SAFETY: CQ-1: the engine pushes an entry once (or twice, FAULT-1: nobody relies on it then), however late,
 // after the last copy of its work request (a flushed one has none); `poll` takes it out under the
 // lock. CQ-2: the push and the poll lock the same mutex, so what the NIC wrote before is visible
 // after.

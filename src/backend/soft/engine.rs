@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::completion::{finish, flush_one, uses_receive};
 use super::config::Config;
 use super::context::{QpInner, Rnr};
-use super::fault::Rng;
+use super::delivery;
+use super::fault::{Fault, Rng};
 use super::message::{Ends, Failure};
 use super::nic::Core;
 use super::ring::{SendHeader, Taken};
@@ -24,9 +25,20 @@ pub(super) struct Engine {
     stepped: bool,
     /// The place in the table of the queue pair whose turn it is.
     turn: usize,
+    /// A fault: for how long nothing is done.
+    stalled: Option<Stalled>,
     /// Copies of the requester's and the responder's work request.
     send: Taken,
     recv: Taken,
+}
+
+/// Until when nothing is done.
+#[derive(Clone, Copy)]
+enum Stalled {
+    /// On the NIC's clock.
+    Until(u64),
+    /// Stepped: the steps that are left.
+    Steps(u64),
 }
 
 /// What a step, or a try at one queue pair, came to.
@@ -54,6 +66,7 @@ impl Engine {
             reorder: config.reorder.unwrap_or(otherwise),
             stepped: config.stepped,
             turn: 0,
+            stalled: None,
             send: Taken::default(),
             recv: Taken::default(),
         }
@@ -61,6 +74,54 @@ impl Engine {
 
     /// One unit of work: the first queue pair that can do something does it.
     pub(super) fn step(&mut self, core: &Core) -> Step {
+        if let Some(step) = self.stand_still(core) {
+            return step;
+        }
+        if !self.stepped && delivery::deliver_late(core, Some(core.now())).is_done() {
+            return Step::Done;
+        }
+        match self.look_for_work(core) {
+            Step::Idle if self.stepped => delivery::deliver_late(core, None),
+            Step::Idle => delivery::next_due(core).map_or(Step::Idle, Step::Until),
+            Step::Until(due) => {
+                Step::Until(delivery::next_due(core).map_or(due, |late| late.min(due)))
+            }
+            Step::Done => Step::Done,
+        }
+    }
+
+    /// What a step is while the NIC is stalled. The work request that was about to be begun then is not
+    /// asked of the faults again.
+    fn stand_still(&mut self, core: &Core) -> Option<Step> {
+        match self.stalled.as_mut()? {
+            Stalled::Until(due) if *due > core.now() => Some(Step::Until(*due)),
+            Stalled::Steps(left) if *left > 0 => {
+                *left -= 1;
+                Some(Step::Done)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the NIC stalls now.
+    fn stalls(&mut self, core: &Core) -> bool {
+        if self.stalled.take().is_some() {
+            return false;
+        }
+        let Some(time) = core.faults.stall() else {
+            return false;
+        };
+        self.stalled = Some(if self.stepped {
+            let steps = time.as_nanos().div_ceil(1_000_000).max(1);
+            Stalled::Steps(u64::try_from(steps).unwrap_or(u64::MAX))
+        } else {
+            let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            Stalled::Until(core.now().saturating_add(time))
+        });
+        true
+    }
+
+    fn look_for_work(&mut self, core: &Core) -> Step {
         let mut scan = core.scan(|count| {
             if self.reorder > 0.0 && self.rng.chance(self.reorder) {
                 self.turn = self.rng.below(count);
@@ -103,6 +164,9 @@ impl Engine {
         if due > 0 && due > core.now() && !self.stepped {
             return Step::Until(due);
         }
+        if self.stalls(core) {
+            return self.stand_still(core).unwrap_or(Step::Done);
+        }
         let unreachable = Err(Failure::Here(WcStatus::RetryExcErr));
         let Some(responder) = core.find_qp(qp.peer()) else {
             return finish(core, qp, None, &wr, unreachable);
@@ -123,11 +187,19 @@ impl Engine {
         } else {
             total(&self.send.elements)
         };
+        let fails = match core.faults.message() {
+            Some(Fault::Completion(status)) => Some((status, length / 2)),
+            Some(Fault::QueuePairError) => {
+                qp.state.set_error();
+                None
+            }
+            _ => None,
+        };
         let ends = Ends {
             core,
             requester: qp,
             responder: &responder,
-            strike: core.faults.completion().map(|status| (status, length / 2)),
+            strike: fails,
         };
         let end = ends
             .run(&wr, &self.send, &self.recv, length)

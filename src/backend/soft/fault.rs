@@ -1,5 +1,9 @@
-//! Faults that a test asks for, and the random numbers of the NIC.
+//! Faults that a test asks for, and the random numbers of the NIC. What they do to completions on their
+//! way stands in `delivery`.
 
+use std::time::Duration;
+
+use super::delivery::Delayed;
 use super::lock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::work::WcStatus;
@@ -33,11 +37,31 @@ pub enum Fault {
     /// and may overrun it. For tests of code that does not trust its provider, as
     /// [`Endpoint`](crate::op::Endpoint) does not; asking for it is `unsafe`, see [`Distrust`].
     CompletionDuplicated(Distrust),
+    /// A completion, counted as for [`CompletionLost`](Self::CompletionLost), comes that much later, and
+    /// those behind it in its completion queue with it. In stepped mode, which knows no time, when
+    /// nothing else is left to do; delivering it is a step.
+    CompletionLate(Duration),
+    /// A completion, counted as for [`CompletionLost`](Self::CompletionLost), is overtaken by the next
+    /// one of its completion queue; if none comes it is as if it were
+    /// [late](Self::CompletionLate), by a millisecond. The two may be of one queue, whose order a
+    /// provider keeps (QP-5): asking for it is `unsafe`, see [`Distrust`].
+    CompletionOvertaken(Distrust),
+    /// A completion, counted as for [`CompletionLost`](Self::CompletionLost), finds its completion queue
+    /// full, however much room there is: it is lost, the queue is overrun (rule R15), and all queue
+    /// pairs that feed it go to `ERR`.
+    CompletionQueueFull,
+    /// The queue pair of a send-queue work request goes to `ERR` as that is begun, as if somebody had
+    /// called [`modify_to_error`](super::QueuePair::modify_to_error): the work request goes on to its end
+    /// (rule R11), those behind it are flushed.
+    QueuePairError,
+    /// The NIC does nothing for that long, from a send-queue work request on. In stepped mode a step
+    /// that does nothing stands for each millisecond, and for a part of one.
+    Stall(Duration),
 }
 
-/// The promise that [`Fault::CompletionDuplicated`] needs: with it a NIC breaks what
-/// [`CompletionQueue`](crate::work::CompletionQueue) says of every completion, and unsafe code may
-/// rely on that.
+/// The promise that [`Fault::CompletionDuplicated`] and [`Fault::CompletionOvertaken`] need: with them a
+/// NIC breaks what [`CompletionQueue`](crate::work::CompletionQueue) and
+/// [`QueuePair`](crate::work::QueuePair) say of every completion, and unsafe code may rely on that.
 ///
 /// ```
 /// use rdma_mr::backend::soft::{Distrust, Fault, Nic, When};
@@ -55,8 +79,8 @@ impl Distrust {
     ///
     /// # Safety
     /// - **FAULT-1**: whoever polls completions of a NIC that this is injected into does not rely on
-    ///   getting each one once (CQ-1, QP-3, SRQ-2): none of their `wr_id`s is turned back with
-    ///   [`Hold::from_wr_id`](crate::op::Hold::from_wr_id), for example.
+    ///   getting each one once (CQ-1, QP-3, SRQ-2), nor in order (QP-5): none of their `wr_id`s is turned
+    ///   back with [`Hold::from_wr_id`](crate::op::Hold::from_wr_id), for example.
     #[must_use]
     pub const unsafe fn new() -> Self {
         Distrust(())
@@ -75,34 +99,42 @@ pub enum When {
 
 /// The faults of one NIC.
 pub(super) struct Faults {
-    /// How many there are, so that a NIC without faults does not lock.
+    /// How many there are, and completions held back, so that a NIC without either does not lock.
     armed: AtomicU64,
+    struck: AtomicU64,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     rng: Rng,
     list: Vec<(Fault, When)>,
+    delayed: Delayed,
 }
 
 /// The occasions at which faults are looked up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Occasion {
-    Completion,
+    Message,
     Register,
     Deregister,
     Destroy,
     Delivery,
+    Begin,
 }
 
 impl Fault {
     fn occasion(self) -> Occasion {
         match self {
-            Fault::Completion(_) => Occasion::Completion,
+            Fault::Completion(_) | Fault::QueuePairError => Occasion::Message,
             Fault::Register => Occasion::Register,
             Fault::Deregister => Occasion::Deregister,
             Fault::Destroy => Occasion::Destroy,
-            Fault::CompletionLost | Fault::CompletionDuplicated(_) => Occasion::Delivery,
+            Fault::CompletionLost
+            | Fault::CompletionDuplicated(_)
+            | Fault::CompletionLate(_)
+            | Fault::CompletionOvertaken(_)
+            | Fault::CompletionQueueFull => Occasion::Delivery,
+            Fault::Stall(_) => Occasion::Begin,
         }
     }
 }
@@ -111,9 +143,11 @@ impl Faults {
     pub(super) fn new(seed: u64, list: &[(Fault, When)]) -> Self {
         let faults = Faults {
             armed: AtomicU64::new(0),
+            struck: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 rng: Rng::new(seed ^ 0xFA17_FA17_FA17_FA17),
                 list: Vec::new(),
+                delayed: Delayed::default(),
             }),
         };
         for (fault, when) in list {
@@ -137,10 +171,21 @@ impl Faults {
         self.publish(&inner);
     }
 
-    /// The status with which the next work request is to fail.
-    pub(super) fn completion(&self) -> Option<WcStatus> {
-        match self.strike(Occasion::Completion)? {
-            Fault::Completion(status) => Some(status),
+    /// How often one has struck.
+    pub(super) fn struck(&self) -> u64 {
+        // Ordering: Relaxed: a number for `stats`.
+        self.struck.load(Ordering::Relaxed)
+    }
+
+    /// What is to happen to the work request at hand.
+    pub(super) fn message(&self) -> Option<Fault> {
+        self.strike(Occasion::Message)
+    }
+
+    /// How long the NIC is to stand still now.
+    pub(super) fn stall(&self) -> Option<Duration> {
+        match self.strike(Occasion::Begin)? {
+            Fault::Stall(time) => Some(time),
             _ => None,
         }
     }
@@ -160,28 +205,38 @@ impl Faults {
         self.strike(Occasion::Destroy).is_some()
     }
 
-    /// How often the completion at hand is to be delivered.
-    pub(super) fn deliveries(&self) -> usize {
-        match self.strike(Occasion::Delivery) {
-            Some(Fault::CompletionLost) => 0,
-            Some(Fault::CompletionDuplicated(_)) => 2,
-            _ => 1,
-        }
+    /// What is to happen to the completion at hand.
+    pub(super) fn delivery(&self) -> Option<Fault> {
+        self.strike(Occasion::Delivery)
+    }
+
+    /// Does that with the completions that are held back.
+    pub(super) fn with_delayed<R>(&self, work: impl FnOnce(&mut Delayed) -> R) -> R {
+        let mut inner = lock(&self.inner);
+        let result = work(&mut inner.delayed);
+        self.publish(&inner);
+        result
+    }
+
+    /// `false`: nothing is to fail, and nothing is held back.
+    pub(super) fn is_armed(&self) -> bool {
+        // Ordering: Relaxed: pairs with `publish`, see there.
+        self.armed.load(Ordering::Relaxed) != 0
     }
 
     fn publish(&self, inner: &Inner) {
+        let armed = inner.list.len() + inner.delayed.len();
         // Ordering: Relaxed: a hint; the list itself is read under its lock, and whoever wants a
         // fault to strike a later call orders the two calls anyhow.
-        self.armed.store(inner.list.len() as u64, Ordering::Relaxed);
+        self.armed.store(armed as u64, Ordering::Relaxed);
     }
 
     fn strike(&self, occasion: Occasion) -> Option<Fault> {
-        // Ordering: Relaxed: pairs with `publish`, see there.
-        if self.armed.load(Ordering::Relaxed) == 0 {
+        if !self.is_armed() {
             return None;
         }
         let mut inner = lock(&self.inner);
-        let Inner { rng, list } = &mut *inner;
+        let Inner { rng, list, .. } = &mut *inner;
         let mut hit = None;
         list.retain_mut(|(fault, when)| {
             if fault.occasion() != occasion || hit.is_some() {
@@ -205,6 +260,10 @@ impl Faults {
             }
         });
         self.publish(&inner);
+        if hit.is_some() {
+            // Ordering: Relaxed: a number for `stats`.
+            self.struck.fetch_add(1, Ordering::Relaxed);
+        }
         hit
     }
 }
@@ -260,7 +319,7 @@ mod tests {
                 )],
             );
             (0..4000)
-                .map(|_| faults.completion().is_some())
+                .map(|_| faults.message().is_some())
                 .collect::<Vec<_>>()
         };
         let hits = draw(1).iter().filter(|hit| **hit).count();
@@ -286,7 +345,7 @@ mod tests {
     #[test]
     fn success_is_no_fault_and_clear_clears() {
         let faults = Faults::new(0, &[(Fault::Completion(WcStatus::Success), When::Nth(1))]);
-        assert_eq!(faults.completion(), None);
+        assert_eq!(faults.message(), None);
         faults.add(Fault::Deregister, When::Probability(1.0));
         assert!(faults.deregister());
         faults.clear();

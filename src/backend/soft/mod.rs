@@ -91,6 +91,7 @@ mod completion;
 mod config;
 mod context;
 mod cq;
+mod delivery;
 mod doorbell;
 mod engine;
 mod fault;

@@ -324,7 +324,8 @@ impl Nic {
     }
 
     /// Carries out one unit of work of a stepped NIC: one work request of one queue pair, the flush
-    /// of one, or one try that found no receive where tries are counted. `false` if there was
+    /// of one, one try that found no receive where tries are counted, or what a
+    /// [fault](Fault) says is one. `false` if there was
     /// nothing that it could do, and always for a NIC with a thread. What the step completed can be
     /// polled when it returns.
     ///
@@ -353,7 +354,7 @@ impl Nic {
         self.core().faults.add(fault, when);
     }
 
-    /// Forgets all faults that were injected, the builder's too.
+    /// Forgets all faults that were injected, the builder's too. What they hold back comes still.
     pub fn clear_faults(&self) {
         self.core().faults.clear();
     }
@@ -369,6 +370,7 @@ impl Nic {
             bytes: core.bytes.load(Ordering::Relaxed),
             queue_pairs: lock(&core.qps).list.len(),
             completion_queues: core.completion_queues.load(Ordering::Relaxed) as usize,
+            faults: core.faults.struck(),
         }
     }
 }

@@ -217,7 +217,8 @@ pub(super) fn check_caps(caps: QpCaps) -> io::Result<()> {
 // copied during the post. QP-2: every check comes before the ring's `post`, whose own failure
 // leaves it as it was. QP-3: a request leaves the ring in one place, `WorkQueue::pop`, with at most
 // one completion (FAULT-1 as in `cq`). QP-5: only the head of a ring is ever carried out or
-// flushed, and it is popped before the next one is looked at. QP-4: `QpInner::end`, which `drop`
+// flushed, and it is popped before the next one is looked at; a completion that is held back holds back
+// those behind it (or lets them go ahead, FAULT-1). QP-4: `QpInner::end`, which `drop`
 // calls.
 unsafe impl work::QueuePair for QueuePair {
     type Cq = CompletionQueue;

@@ -9,6 +9,7 @@
 //! | [`CompletionQueue`] | `ibv_create_cq`, `ibv_poll_cq`, completion channels |
 //! | [`QueuePair`] | `ibv_create_qp` (RC), `ibv_modify_qp`, `ibv_post_send`, `ibv_post_recv` |
 //! | [`SharedRecvQueue`] | `ibv_create_srq`, `ibv_post_srq_recv` |
+//! | [`fork_init`], [`forking`] | `ibv_fork_init`, `ibv_is_fork_initialized` |
 //! | [`cm`] | `rdma_listen`, `rdma_connect` and what lies between them |
 //!
 //! # Who keeps what alive
@@ -20,8 +21,8 @@
 //! # Threads
 //! All types are `Send` and `Sync`: the verbs may be called from any thread at the same time, the
 //! providers lock their queues (unless told not to, as by `MLX5_SINGLE_THREADED`: don't). Nothing
-//! here blocks except where the docs say so. A process that forks while memory is registered has to
-//! call `ibv_fork_init` first, as with the verbs themselves.
+//! here blocks except where the docs say so. A process that forks while memory is registered calls
+//! [`fork_init`] first.
 //!
 //! ```no_run
 //! use rdma_mr::backend::verbs::Context;
@@ -42,6 +43,7 @@ mod os;
 mod pd;
 mod port;
 mod post;
+mod process;
 mod qp;
 mod srq;
 mod wr;
@@ -53,6 +55,7 @@ pub use device::{AsyncEvent, Context, DeviceInfo, Limits, devices};
 pub use mr::{lent_mr, owned_mr};
 pub use pd::ProtectionDomain;
 pub use port::Port;
+pub use process::{Forking, fork_init, forking};
 pub use qp::{QpAddress, QueuePair};
 /// The sys crate whose types the `as_raw` methods speak.
 pub use rdma_sys as sys;

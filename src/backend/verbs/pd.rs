@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rdma_sys::{ibv_alloc_pd, ibv_dealloc_pd, ibv_pd, ibv_reg_mr};
 
 use super::mr::Registration;
-use super::{Context, invalid, last_error, note_leak};
+use super::{Context, invalid, last_error, note_leak, process};
 use crate::error::{Error, Result};
 use crate::registration::{Access, AtomicCap, Registered, Registrar};
 
@@ -165,7 +165,7 @@ unsafe impl Registrar for ProtectionDomain {
         // exported function does without the optional rights (relaxed ordering) for which the
         // header's macro takes another entry; there are none in `bits`.
         let mr = unsafe { ibv_reg_mr(self.as_raw(), addr.as_ptr().cast(), length, bits) };
-        let mr = NonNull::new(mr).ok_or_else(io::Error::last_os_error)?;
+        let mr = NonNull::new(mr).ok_or_else(|| process::refused(length))?;
         // SAFETY: just registered, and nobody else knows it yet. It is never read again (rule R8).
         let (lkey, rkey) = unsafe { ((*mr.as_ptr()).lkey, (*mr.as_ptr()).rkey) };
         Ok(Registered {

@@ -108,9 +108,17 @@ impl Completer {
             return unsafe { self.finish_ahead(sequence, completion, wake) }
                 .then(|| Over::new(numbers.id(sequence), 1, completion));
         }
+        let sure = match completion.status {
+            WcStatus::WrFlushErr => self.first_untold(sequence),
+            _ => sequence,
+        };
         while self.head < sequence {
+            let told = match self.head < sure {
+                true => Completion::SUCCESS,
+                false => completion,
+            };
             // SAFETY: RING-1 by COMPLETE-1 and AX-4: a later one of the same send queue is over.
-            unsafe { self.finish_head(|| Outcome::Completed(Completion::SUCCESS), wake) };
+            unsafe { self.finish_head(|| Outcome::Completed(told), wake) };
         }
         // SAFETY: RING-1 by COMPLETE-1.
         unsafe { self.finish_head(move || Outcome::Completed(completion), wake) };
@@ -119,7 +127,17 @@ impl Completer {
             self.pass_taken();
         }
         self.give_back();
-        Some(Over::new(numbers.id(first), count, completion))
+        let sure = sure - first;
+        Some(Over::with_sure(numbers.id(first), count, sure, completion))
+    }
+
+    /// The first one before that flushed one that asked for a completion: it had none, so that one was lost.
+    /// An error of another kind says that all before it are done; this one does not.
+    #[cold]
+    fn first_untold(&self, sequence: u64) -> u64 {
+        let mut before = self.head..sequence;
+        let untold = before.find(|earlier| self.ring.is_signaled(*earlier));
+        untold.unwrap_or(sequence)
     }
 
     /// Receives are released one by one (R11): one whose completion was lost stays, and with it the

@@ -65,18 +65,44 @@ impl Completion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {
     first: OpId,
-    count: u64,
+    count: u32,
+    /// How many of them are known to have succeeded, from the first one on; the others are told of by the
+    /// completion.
+    sure: u32,
     completion: Completion,
 }
 
 impl Over {
+    /// `count` of them; all but the last succeeded.
     #[inline]
     pub(in crate::op) fn new(first: OpId, count: u64, completion: Completion) -> Self {
+        Self::with_sure(first, count, count - 1, completion)
+    }
+
+    /// As [`new`](Self::new), of which those after the first `sure` ones are not known to have succeeded.
+    #[inline]
+    pub(in crate::op) fn with_sure(
+        first: OpId,
+        count: u64,
+        sure: u64,
+        completion: Completion,
+    ) -> Self {
         Over {
             first,
-            count,
+            // A queue has no more.
+            count: count as u32,
+            sure: sure as u32,
             completion,
         }
+    }
+
+    #[inline]
+    fn nth(&self, n: u32) -> Done {
+        let completion = match n < self.sure {
+            true => Completion::SUCCESS,
+            false => self.completion,
+        };
+        Done::new(self.first.after(n.into()), completion)
     }
 
     /// How many operations; at least 1.
@@ -89,24 +115,14 @@ impl Over {
     /// As [`each`](Self::each).
     #[inline]
     pub(in crate::op) fn tell(&self, done: &mut impl FnMut(Done)) {
-        let last = self.count - 1;
-        for n in 0..last {
-            done(Done::new(self.first.after(n), Completion::SUCCESS));
-        }
-        done(Done::new(self.first.after(last), self.completion));
+        (0..self.count).for_each(|n| done(self.nth(n)));
     }
 
     /// Each of them, in the order of the posts. Those before the last one succeeded: an operation that
-    /// fails has a completion of its own.
+    /// fails has a completion of its own. (If one was to have such a completion, whatever it says, and has
+    /// had none when the queue is being flushed, the provider has lost it: from that one on they are told
+    /// of as flushed, too.)
     pub fn each(self) -> impl Iterator<Item = Done> {
-        (0..self.count).map(move |n| {
-            let last = n + 1 == self.count;
-            let completion = if last {
-                self.completion
-            } else {
-                Completion::SUCCESS
-            };
-            Done::new(self.first.after(n), completion)
-        })
+        (0..self.count).map(move |n| self.nth(n))
     }
 }

@@ -212,9 +212,9 @@ impl Ring {
         }
     }
 
-    /// Whether that one asked for a completion; for the poster.
+    /// Whether that one asked for a completion; for the poster, or for the completer if it is written.
     pub(in crate::op) fn is_signaled(&self, sequence: u64) -> bool {
-        // Ordering: Relaxed. The poster wrote it.
+        // Ordering: Relaxed. The poster wrote it; published by the first word.
         self.first(sequence).load(Ordering::Relaxed) & SIGNALED != 0
     }
 

@@ -37,7 +37,7 @@ impl Guest {
         for dir in ["dev", "proc", "sys", "tmp", "run", "root"] {
             guest.archive.directory(dir);
         }
-        for tool in ["ip", "rdma"] {
+        for tool in ["ip", "rdma", "tc"] {
             // Not in /bin, where busybox's own `ip` is.
             guest.add_file(&need_program(tool)?, &format!("/usr/sbin/{tool}"))?;
         }
