@@ -139,7 +139,7 @@ fn the_gate_hands_the_end_of_a_nic_read_on_to_who_writes() {
 #[test]
 fn who_has_seen_the_last_write_reads_without_a_hold() {
     let name = "who_has_seen_the_last_write_reads_without_a_hold";
-    exhaust(name, 3, 50, || {
+    exhaust(name, 3, 40, || {
         let nic = Nic::new();
         let mut mr = nic.region();
         let pointer = mr.as_mut_ptr_unchecked() as usize;
