@@ -47,6 +47,11 @@ impl Instruction<'_> {
         self.text.starts_with('j') && !self.is("jmp")
     }
 
+    /// A fence is an RMW on the stack.
+    fn is_rmw(&self) -> bool {
+        self.is("lock") && !self.text.ends_with("(%rsp)")
+    }
+
     /// Where a branch goes, within the function or not.
     fn target(&self) -> Option<u64> {
         let target = self.text.split_whitespace().nth(1)?;
@@ -75,7 +80,7 @@ fn function<'d>(disassembly: &'d str, name: &str) -> Option<Vec<Instruction<'d>>
 
 /// Of the RMWs in a function, the one from which the shortest way to its end is the longest: that way.
 fn longest_way_out<'d>(code: &[Instruction<'d>]) -> Option<Vec<&'d str>> {
-    let rmws = (0..code.len()).filter(|at| code[*at].is("lock"));
+    let rmws = (0..code.len()).filter(|at| code[*at].is_rmw());
     let ways: Option<Vec<_>> = rmws.map(|at| way_out(code, at + 1, at, 8)).collect();
     ways?.into_iter().max_by_key(Vec::len)
 }
@@ -127,8 +132,10 @@ mod tests {
     1004:\ttest   $0x48,%sil
     1008:\tjne    100b <f+0xb>
     100a:\tret
-    100b:\tcall   2000 <g>
-    1010:\tret
+    100b:\tlock orl $0x0,-0x40(%rsp)
+    1010:\tmov    0x8(%rsi),%rax
+    1014:\tcall   2000 <g>
+    1019:\tret
 
 0000000000001100 <h>:
     1100:\tmov    %rax,%rcx
@@ -142,9 +149,10 @@ mod tests {
     111a:\tret
 
 0000000000001200 <k>:
-    1200:\tlock decq (%rdi)
-    1203:\tcall   2000 <g>
-    1208:\tret
+    1200:\tlock orl $0x0,-0x40(%rsp)
+    1205:\tlock decq (%rdi)
+    1208:\tcall   2000 <g>
+    120d:\tret
 ";
 
     #[test]
