@@ -83,6 +83,18 @@ fn one_and_two() -> Vec<Contestant> {
     vec![
         contestant("one thread", Threads::One.run(biased_read)).baseline(),
         contestant("two threads, one region", Threads::Same.run(biased_read)).promised(1.2),
+        contestant(
+            "two threads, a region each",
+            Threads::Apart.run(biased_read),
+        ),
+        contestant(
+            "floor: a slot and a fence, one thread",
+            Threads::One.run(slot_and_fence),
+        ),
+        contestant(
+            "floor: a slot and a fence, two threads, each its own",
+            Threads::Apart.run(slot_and_fence),
+        ),
     ]
 }
 
