@@ -50,19 +50,29 @@ impl<'g> Permit<'g> {
     }
 }
 
+/// The end of a permit: of one that is published at `place`, or counted as that kind.
+///
+/// # Safety
+/// - **GATE-1**: the caller is that permit, as it is dropped.
+#[inline(always)] // as in `mr::forms`
+unsafe fn leave(gate: &Gate, place: Option<&Place>, kind: Kind) {
+    if let Some(place) = place {
+        return gate.take_out(place);
+    }
+    // SAFETY: GATE-1, as required of the caller. The gate is borrowed, so it is not orphaned and
+    // nobody has to free.
+    let _ = unsafe { Gate::release(gate, kind) };
+}
+
 impl Drop for Permit<'_> {
     #[inline(always)] // as in `mr::forms`
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            return self.gate.take_out(place);
-        }
-        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
-        // nobody has to free.
-        let _ = unsafe { Gate::release(self.gate, self.kind) };
+        // SAFETY: GATE-1: the permit is the hold.
+        unsafe { leave(self.gate, self.place, self.kind) };
     }
 }
 
-/// A permit of the CPU's to read. Its kind is its type: where it is dropped there is one way to go, so little
+/// A permit of the CPU's to read. Its kind is its type: where it is dropped there is so little
 /// code that it is inlined also where a panic would drop it; otherwise whatever has such a permit would be
 /// kept in memory for the sake of that panic.
 #[derive(Debug)]
@@ -98,20 +108,15 @@ impl<'g> From<Permit<'g>> for Writing<'g> {
 impl Drop for Reading<'_> {
     #[inline(always)] // as in `mr::forms`
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            return self.gate.take_out(place);
-        }
-        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
-        // nobody has to free.
-        let _ = unsafe { Gate::release(self.gate, Kind::CpuRead) };
+        // SAFETY: GATE-1: the permit is the hold.
+        unsafe { leave(self.gate, self.place, Kind::CpuRead) };
     }
 }
 
 impl Drop for Writing<'_> {
     #[inline(always)] // as in `mr::forms`
     fn drop(&mut self) {
-        // SAFETY: GATE-1: the permit is the hold. The gate is borrowed, so it is not orphaned and
-        // nobody has to free.
-        let _ = unsafe { Gate::release(self.gate, Kind::CpuWrite) };
+        // SAFETY: GATE-1: the permit is the hold.
+        unsafe { leave(self.gate, None, Kind::CpuWrite) };
     }
 }
