@@ -151,7 +151,7 @@ impl World {
             Ok(id) => {
                 assert!(!fails && !queue.is_full(device::CAPACITY));
                 let held = !flags.contains(SendFlags::INLINE);
-                queue.push(id.wr_id(), held.then_some((region, reads)));
+                queue.push(id.wr_id(), held.then_some((region, reads)), signaled);
             }
             Err(rejected) => {
                 assert!(fails || !signaled || queue.is_full(device::CAPACITY));
@@ -175,7 +175,7 @@ impl World {
         let takes = !fails && !queue.is_full(device::CAPACITY);
         assert_eq!(posted.is_ok(), takes);
         if let Ok(id) = posted {
-            queue.push(id.wr_id(), Some((region, true)));
+            queue.push(id.wr_id(), Some((region, true)), true);
         }
     }
 
@@ -189,7 +189,7 @@ impl World {
         // Its slots come back in any order.
         assert_eq!(posted.is_ok(), queue.outstanding() < device::CAPACITY);
         if let Ok(id) = posted {
-            queue.push(id.wr_id(), Some((region, true)));
+            queue.push(id.wr_id(), Some((region, true)), true);
         }
     }
 

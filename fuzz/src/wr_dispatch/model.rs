@@ -20,6 +20,8 @@ type Held = (usize, bool);
 struct Item {
     wr_id: u64,
     held: Option<Held>,
+    /// Whether its success has a completion, too.
+    signaled: bool,
     over: bool,
 }
 
@@ -28,11 +30,12 @@ struct Item {
 pub struct Queue(VecDeque<Item>);
 
 impl Queue {
-    pub fn push(&mut self, wr_id: u64, held: Option<Held>) {
+    pub fn push(&mut self, wr_id: u64, held: Option<Held>, signaled: bool) {
         assert!(self.0.iter().all(|item| item.over || item.wr_id != wr_id));
         self.0.push_back(Item {
             wr_id,
             held,
+            signaled,
             over: false,
         });
     }
@@ -117,8 +120,14 @@ impl Model {
                 return false;
             }
             if let Name::Sends(_) = name {
-                let earlier = queue.0.drain(..at);
-                told.extend(earlier.map(|item| (item.wr_id, WcStatus::Success)));
+                let mut sure = true;
+                for item in queue.0.drain(..at) {
+                    // A flush does not say that those before it are done, and of a signalled one the completion was
+                    // lost.
+                    sure &= wc.status != WcStatus::WrFlushErr || !item.signaled;
+                    let status = if sure { WcStatus::Success } else { wc.status };
+                    told.push((item.wr_id, status));
+                }
                 queue.0.pop_front();
             } else {
                 queue.0[at].over = true;
