@@ -43,15 +43,16 @@ pub fn ci() -> Result<()> {
 fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("packages", packages_for_all)?;
     lint_steps(steps)?;
-    // Tests wait a lot, and so does who counts instructions, for one processor. What is built elsewhere can go on meanwhile.
-    steps.beside("fuzz", &mut this("fuzz")?, |steps| {
+    // Tests wait much of their time, and instructions are counted on one processor: the rest goes to what is built elsewhere.
+    let this = std::env::current_exe()?;
+    steps.beside("fuzz", Command::new(&this).arg("fuzz"), |steps| {
         steps.run("tests", || {
             run(cargo("test")
                 .arg("--workspace")
                 .env("RDMA_MR_SECONDS", TORTURE))
         })
     })?;
-    steps.beside("asan", &mut this("asan")?, |steps| {
+    steps.beside("asan", Command::new(&this).arg("asan"), |steps| {
         steps.run("instructions", instructions::run)
     })?;
     steps.run("loom", || loom::run(&loom::Options::default(), &[]))?;
@@ -64,13 +65,6 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
             ..vm::Options::default()
         })
     })
-}
-
-/// This program once more.
-fn this(command: &str) -> Result<Command> {
-    let mut this = Command::new(std::env::current_exe()?);
-    this.arg(command);
-    Ok(this)
 }
 
 fn lint_steps(steps: &mut Steps) -> Result<()> {
