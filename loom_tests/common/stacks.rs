@@ -4,7 +4,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::ffi::{c_int, c_long, c_void};
-use std::ptr::without_provenance_mut;
+use std::ptr::with_exposed_provenance_mut;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -81,11 +81,11 @@ unsafe extern "C" fn mmap(
         && length == SIZE
         && let Some(stack) = take()
     {
-        return without_provenance_mut(stack);
+        return with_exposed_provenance_mut(stack);
     }
     // SAFETY: as required of the caller. It sets errno as the C library's `mmap` does.
     let mapped = unsafe { syscall(SYS_MMAP, address, length, protection, flags, file, offset) };
-    without_provenance_mut(mapped as usize)
+    with_exposed_provenance_mut(mapped as usize)
 }
 
 /// # Safety
