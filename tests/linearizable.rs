@@ -158,7 +158,7 @@ proptest! {
         let gate = gate(biased, Duration::from_micros(if spins { 20 } else { 0 }));
         for _ in 0..RUNS {
             let calls = run(&gate, &programs);
-            prop_assert!(is_linearizable(&calls), "{calls:#?}");
+            prop_assert!(is_linearizable(&calls, biased), "{calls:#?}");
             prop_assert!(gate.state().is_free());
         }
     }
@@ -205,7 +205,7 @@ impl Subject for Broken {
 fn a_gate_that_looks_and_then_takes_is_noticed() {
     let writes = vec![Ask::Wait(Kind::NicWrite), Ask::Wait(Kind::CpuWrite)];
     let programs = [writes.clone(), writes.clone(), writes];
-    let noticed = (0..10_000).any(|_| !is_linearizable(&run(&Broken::default(), &programs)));
+    let noticed = (0..10_000).any(|_| !is_linearizable(&run(&Broken::default(), &programs), false));
     assert!(noticed);
 }
 
@@ -221,6 +221,7 @@ fn call(times: (u64, u64), ask: Ask, granted: bool) -> Call {
 
 #[test]
 fn histories_with_and_without_an_order_are_told_apart() {
+    let is_linearizable = |calls: &[Call]| history::is_linearizable(calls, false);
     let write = |times, granted| call(times, Ask::Try(Kind::CpuWrite), granted);
     let ends = |times| call(times, Ask::Release(Kind::CpuWrite), true);
     let read = |times, granted| call(times, Ask::Try(Kind::CpuRead), granted);
@@ -256,4 +257,15 @@ fn histories_with_and_without_an_order_are_told_apart() {
     let waits = call((2, 9), Ask::Wait(Kind::NicWrite), true);
     let end = call((6, 7), Ask::Release(Kind::CpuRead), true);
     assert!(is_linearizable(&[reads[0], reads[1], waits, end]));
+    // One that does not wait makes nobody stand back, unless it can't know whom it meets; nor does a reader who is let in
+    // stand in the way before.
+    let alone = [read((0, 3), false), write((1, 2), false)];
+    assert!(!is_linearizable(&alone));
+    assert!(!is_linearizable(&[
+        write((0, 3), false),
+        read((4, 5), true)
+    ]));
+    let beside = [reads[0], reads[1], write((2, 9), false), end];
+    assert!(!is_linearizable(&beside));
+    assert!(history::is_linearizable(&beside, true));
 }

@@ -6,6 +6,7 @@ mod explore;
 pub mod keys;
 pub mod nic;
 pub mod queues;
+mod stacks;
 
 use std::io;
 use std::mem::ManuallyDrop;

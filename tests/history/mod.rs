@@ -93,25 +93,29 @@ impl State {
     }
 }
 
-/// Whether a `try` may be refused although the way is open, as the documentation says: an exclusive one while
-/// somebody shared who was too late takes a count back; a shared one while an exclusive side waits for others to leave.
-fn may_be_refused(calls: &[Call], at: usize) -> bool {
+/// Whether a `try` may be refused although the way is open. A shared one, while an exclusive side waits for others to
+/// leave; an exclusive one, while somebody shared who was too late takes a count back, and so is refused, or waits. With
+/// read bias an exclusive side bars the way before it looks whom it would meet, and a reader who was too late may come in
+/// by the other way in the same call.
+fn may_be_refused(calls: &[Call], at: usize, biased: bool) -> bool {
     let Ask::Try(kind) = calls[at].ask else {
         return false;
     };
+    let excuses = |other: &Call| match other.ask {
+        Ask::Wait(other) => other.is_shared() != kind.is_shared(),
+        Ask::Try(exclusive) if kind.is_shared() => !exclusive.is_shared() && biased,
+        Ask::Try(shared) => shared.is_shared() && (biased || !other.granted),
+        Ask::Release(_) => false,
+    };
     calls
         .iter()
-        .filter(|other| other.overlaps(&calls[at]))
-        .any(|other| match other.ask {
-            Ask::Try(other) | Ask::Wait(other) => other.is_shared() != kind.is_shared(),
-            Ask::Release(_) => false,
-        })
+        .any(|other| other.overlaps(&calls[at]) && excuses(other))
 }
 
 /// Whether some order explains all answers. At most 64 calls.
-pub fn is_linearizable(calls: &[Call]) -> bool {
+pub fn is_linearizable(calls: &[Call], biased: bool) -> bool {
     let lenient: Vec<bool> = (0..calls.len())
-        .map(|at| may_be_refused(calls, at))
+        .map(|at| may_be_refused(calls, at, biased))
         .collect();
     let mut seen = HashSet::new();
     let mut open = vec![(0_u64, State::default())];

@@ -134,7 +134,9 @@ fn lint() -> Result<()> {
     let mut clippy = workspace::cargo("clippy");
     clippy.arg("--manifest-path").arg(&manifest);
     clippy.arg("--target-dir").arg(workspace::target_dir()?);
-    process::run(clippy.args(["--lib", "--bins", "--", "-D", "warnings"]))
+    // Nothing is linked, so libFuzzer need not be built; what generates code is there from the workspace's own lint.
+    clippy.env("CUSTOM_LIBFUZZER_PATH", "/none/libfuzzer.a");
+    process::run(clippy.args(["--lib", "--bins", "--release", "--", "-D", "warnings"]))
 }
 
 /// Where `cargo fuzz` builds by itself.

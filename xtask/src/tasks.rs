@@ -1,5 +1,7 @@
 //! The sequences behind `cargo xtask lint`, `test` and `ci`.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::packages::{self, Use};
@@ -7,8 +9,7 @@ use crate::process::run;
 use crate::steps::Steps;
 use crate::workspace::cargo;
 use crate::{
-    VM_TEST_TIMEOUT, downstream, fuzz, house, instructions, loom, mutants, sanitize, shuttle, vm,
-    vm_test,
+    VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, shuttle, vm, vm_test,
 };
 
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
@@ -42,18 +43,22 @@ pub fn ci() -> Result<()> {
 fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("packages", packages_for_all)?;
     lint_steps(steps)?;
-    steps.run("tests", || {
-        run(cargo("test")
-            .arg("--workspace")
-            .env("RDMA_MR_SECONDS", TORTURE))
+    // Tests wait much of their time, and instructions are counted on one processor: the rest goes to what is built elsewhere.
+    let this = std::env::current_exe()?;
+    steps.beside("fuzz", Command::new(&this).arg("fuzz"), |steps| {
+        steps.run("tests", || {
+            run(cargo("test")
+                .arg("--workspace")
+                .env("RDMA_MR_SECONDS", TORTURE))
+        })
+    })?;
+    steps.beside("asan", Command::new(&this).arg("asan"), |steps| {
+        steps.run("instructions", instructions::run)
     })?;
     steps.run("loom", || loom::run(&loom::Options::default(), &[]))?;
     steps.run("shuttle", || shuttle::run(&shuttle::Options::default()))?;
     steps.run("downstream", downstream::test)?;
     steps.run("mutants", || mutants::run(&mutants::Options::default()))?;
-    steps.run("asan", sanitize::run)?;
-    steps.run("instructions", instructions::run)?;
-    steps.run("fuzz", || fuzz::run(&fuzz::Options::default()))?;
     steps.run("vm test", || {
         vm_test::run(vm::Options {
             timeout: VM_TEST_TIMEOUT,
