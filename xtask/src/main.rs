@@ -18,6 +18,7 @@ mod process;
 mod report;
 mod sanitize;
 mod shuttle;
+mod soak;
 mod steps;
 mod tasks;
 mod vm;
@@ -56,6 +57,9 @@ Usage: cargo xtask <command>
   miri [tree|stacked]      tests under Miri, with these borrows or with both (nightly)
   fuzz [--time SECONDS] [TARGET...]
                            the fuzz targets, or these, so long each (20 s), under AddressSanitizer (nightly)
+  soak [--minutes N] [--seed S] [--csv FILE] [--verbs [--loss PERCENT]]
+                           everything at once for N minutes (20), with a live line: bytes, leaks, holds, memory;
+                           --verbs on soft-RoCE in a VM, where PERCENT of the packets are lost
   coverage                 which lines of src/ the tests run (cargo-llvm-cov)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   bench-report [--quick] [--draw] [FILTER]
@@ -118,6 +122,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "mutants" => return mutants_command(args),
         "miri" => return miri_command(args),
         "fuzz" => return fuzz_command(args),
+        "soak" => return soak_command(args),
         "bench-report" => return report_command(args),
         _ => {}
     }
@@ -212,6 +217,21 @@ fn fuzz_command(mut args: lexopt::Parser) -> Result<()> {
     fuzz::run(&options)
 }
 
+fn soak_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut options = soak::Options::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("minutes") => options.minutes = args.value()?.parse()?,
+            Long("verbs") => options.verbs = true,
+            Long("loss") => options.loss = args.value()?.parse()?,
+            Long("seed") => options.seed = Some(args.value()?.parse()?),
+            Long("csv") => options.csv = Some(args.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    soak::run(&options)
+}
+
 fn report_command(mut args: lexopt::Parser) -> Result<()> {
     let mut options = report::Options::default();
     while let Some(arg) = args.next()? {
@@ -240,6 +260,9 @@ fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Resul
             }
             other => return Err(other.unexpected().into()),
         }
+    }
+    if size.is_some() && several.as_deref() != Some("pair") {
+        bail!(Exit::usage("`--size` is of `vm pair`"));
     }
     if let Some(several) = several {
         if command.is_some() || !options.files.is_empty() {
