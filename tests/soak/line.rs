@@ -28,6 +28,11 @@ pub struct Line {
     operations: u64,
 }
 
+/// One on which a line can be written over.
+fn is_terminal() -> bool {
+    stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
 impl Line {
     /// The samples also go to the file that `RDMA_MR_CSV` names.
     pub fn new(limit: Duration, leaks: Leaks) -> Self {
@@ -43,7 +48,7 @@ impl Line {
             start: Instant::now(),
             limit,
             leaks,
-            bar: stderr().is_terminal().then_some(bar),
+            bar: is_terminal().then_some(bar),
             csv,
             samples: Vec::with_capacity(limit.as_secs() as usize + 60),
             operations: 0,
