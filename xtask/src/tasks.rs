@@ -14,6 +14,9 @@ use crate::{
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
 const TORTURE: &str = "60";
 
+/// What goes from one VM to the other: enough for some of the packets to be lost.
+const PAIR_MIB: usize = 2;
+
 pub fn lint() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("packages", packages_for_all)?;
@@ -54,12 +57,12 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("asan", sanitize::run)?;
     steps.run("instructions", instructions::run)?;
     steps.run("fuzz", || fuzz::run(&fuzz::Options::default()))?;
-    steps.run("vm test", || {
-        vm_test::run(vm::Options {
-            timeout: VM_TEST_TIMEOUT,
-            ..vm::Options::default()
-        })
-    })
+    let options = || vm::Options {
+        timeout: VM_TEST_TIMEOUT,
+        ..vm::Options::default()
+    };
+    steps.run("vm test", || vm_test::run(options()))?;
+    steps.run("vm pair", || vm_test::pair(&options(), PAIR_MIB))
 }
 
 fn lint_steps(steps: &mut Steps) -> Result<()> {

@@ -74,12 +74,15 @@ if [ -n "$RDMA_MR_VM_HOST" ]; then
 else
     netdev=veth0
     must "ip link veth" $ip link add veth0 type veth peer name veth1
-    must "ip address veth1" $ip address add "${RDMA_MR_VM_ADDR%.*}.2/24" dev veth1
-    must "ip link veth1 up" $ip link set veth1 up
 fi
 # The address comes before the link is up: then its GID precedes those of IPv6.
 must "ip address $netdev" $ip address add "$RDMA_MR_VM_ADDR/24" dev $netdev
 must "ip link $netdev up" $ip link set $netdev up
+if [ $netdev = veth0 ]; then
+    # After the other's, whose way to the network is the first one then.
+    must "ip address veth1" $ip address add "${RDMA_MR_VM_ADDR%.*}.2/24" dev veth1
+    must "ip link veth1 up" $ip link set veth1 up
+fi
 must "rdma link add" rdma link add rxe0 type rxe netdev $netdev
 must "rxe0 is not active" wait_for is_active
 must "rxe0 has no GID at index 1" wait_for has_gid
