@@ -64,6 +64,11 @@ impl Line {
         passed >= self.limit
     }
 
+    /// Whether it takes so much longer than it should.
+    pub fn passed(&self, grace: Duration) -> bool {
+        self.start.elapsed() >= self.limit + grace
+    }
+
     fn sample(&mut self, passed: Duration) {
         let operations = progressed();
         let each_second = operations - self.operations;
