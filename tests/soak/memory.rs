@@ -3,9 +3,8 @@
 use std::fmt;
 
 /// What the allocator may keep, or give back late, with some hundred regions, queue pairs and threads that
-/// come and go; and as much for the tables of two pollers, which keep a place of 128 bytes for each queue pair
-/// that ever came, until all of their 16,383 numbers have been used.
-const SLACK_KIB: u64 = 2 * 4096;
+/// come and go.
+const SLACK_KIB: u64 = 4096;
 
 /// And by so much of what there is.
 const SLACK_PERCENT: u64 = 5;
