@@ -119,7 +119,11 @@ pub fn boot_pair(options: &Options, guest: Guest, command: &[String]) -> Result<
     let mut all = Ok(());
     for (number, result) in results {
         if let Err(error) = result {
-            eprintln!("machine {number} of two: {error:#}");
+            let mut why = format!("{error:#}");
+            if why.is_empty() {
+                why = "its command has failed, and has said why".to_owned();
+            }
+            eprintln!("machine {number} of two: {why}");
             all = Err(Exit::new(1, "").into());
         }
     }
