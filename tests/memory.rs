@@ -13,8 +13,9 @@ use std::time::Instant;
 
 use alloc_counter::cost;
 use rdma_mr::gate::Gate;
-use rdma_mr::op::Begin;
+use rdma_mr::op::{Begin, Endpoint, Poller};
 use rdma_mr::registration::{Deregister, Registered, Registrar};
+use rdma_mr::work::QpCaps;
 use rdma_mr::{
     Access, LocalMr, LocalMrInner, LocalMrReadAccess, LocalMrWriteAccess, MrOptions, PoolOptions,
     SharedMr,
@@ -166,4 +167,20 @@ fn splitting_is_linear() {
             "{few:?}, and {many:?} for four times as many"
         );
     }
+}
+
+/// What is gone leaves its number behind, which is used again as late as can be, and not its rings.
+#[test]
+fn a_poller_keeps_little_of_queue_pairs_that_are_gone() {
+    const MANY: usize = 1000;
+    let pair = Pair::stepped();
+    let cq = pair.nic.create_cq(64).unwrap();
+    let poller = Poller::new(cq.clone());
+    let come_and_go = || {
+        let qp = pair.pd.create_qp(&cq, &cq, QpCaps::default()).unwrap();
+        drop(Endpoint::attach(qp, &poller).map_err(|rejected| rejected.error));
+    };
+    come_and_go();
+    let ((), _, bytes) = cost(|| (0..MANY).for_each(|_| come_and_go()));
+    assert!(bytes <= 32 * MANY, "{} bytes each", bytes / MANY);
 }

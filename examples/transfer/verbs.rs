@@ -67,7 +67,7 @@ pub fn connect(addr: &str, path: &Path, options: &Options) -> Result<(), Failure
     let (file, length): (File, u64) = open(path)?;
     let addr = resolve(addr)?;
     let explain = |error: rdma_mr::Error| format!("cannot reach {addr}: {error}");
-    let context = cm::context(addr.ip()).map_err(explain)?;
+    let context = cm::context_to(addr, PATIENCE).map_err(explain)?;
     let config = config(&context, options)?;
     let connection = cm::Connection::connect(addr, &config, PATIENCE).map_err(explain)?;
     let link = link(connection, options.slots + 4)?;

@@ -13,9 +13,19 @@ use super::{Fabric, LONG};
 pub struct Device {
     pub context: Context,
     pd: Arc<ProtectionDomain>,
+    /// Its ends have different addresses, and the way between them is the network's.
+    gids: Option<(u32, u32)>,
 }
 
 impl Device {
+    /// The first one, between two addresses of it, by the indices of their GIDs.
+    pub fn between(near: u32, far: u32) -> Self {
+        Device {
+            gids: Some((near, far)),
+            ..Self::open()
+        }
+    }
+
     /// Of several the one with that name.
     pub fn named(name: &str) -> Self {
         Self::on(Context::open(Some(name)).unwrap())
@@ -23,7 +33,8 @@ impl Device {
 
     fn on(context: Context) -> Self {
         let pd = context.alloc_pd().unwrap();
-        Device { context, pd }
+        let gids = None;
+        Device { context, pd, gids }
     }
 }
 
@@ -44,7 +55,10 @@ impl Fabric for Device {
     }
 
     fn beside(&self) -> Self {
-        Self::on(self.context.clone())
+        Device {
+            gids: self.gids,
+            ..Self::on(self.context.clone())
+        }
     }
 
     fn into_parts(self) -> (Context, Arc<ProtectionDomain>) {
@@ -77,7 +91,13 @@ impl Fabric for Device {
     }
 
     fn connect(&self, a: &QueuePair, b: &QueuePair) {
-        QueuePair::connect_loopback(a, b, None).unwrap();
+        let Some((near, far)) = self.gids else {
+            return QueuePair::connect_loopback(a, b, None).unwrap();
+        };
+        a.connect(&b.address(Some(far)).unwrap(), Some(near))
+            .unwrap();
+        b.connect(&a.address(Some(near)).unwrap(), Some(far))
+            .unwrap();
     }
 
     fn leaked() -> u64 {

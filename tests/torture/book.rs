@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::report::{count, fail, lock};
+use super::report::{count, lock, mismatch};
 
 /// Ends that may be told of late, with what the bytes were then.
 const STALE: usize = 8;
@@ -166,7 +166,7 @@ fn same(expected: &[u8], actual: &[u8], start: usize, when: &str) {
     let wrong = |at: &usize| expected[*at] != actual[*at];
     let at = (0..expected.len()).find(wrong).unwrap_or(0);
     let wrongs = (0..expected.len()).filter(wrong).count();
-    fail(format_args!(
+    mismatch(format_args!(
         "{wrongs} of {} bytes are wrong {when}, the first at {}: {:?} where {:?} must be",
         expected.len(),
         start + at,

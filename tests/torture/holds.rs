@@ -12,6 +12,7 @@ use rdma_mr::op::{Begin, Gather, Hold, Holding, Holds};
 use rdma_mr::registration::Registrar;
 use rdma_mr::{Error, LocalMr, LocalMrSlice, MrAccess, Result};
 
+use super::forget;
 use super::random::Random;
 use super::record::Bytes;
 use super::region::{Handle, Pool};
@@ -138,7 +139,7 @@ pub fn one(mr: &LocalMrSlice<'_>, holder: Holder, random: &mut Random) -> Option
         }
         None => {
             count("cancel hold future forgotten");
-            std::mem::forget(future);
+            forget(future);
             None
         }
     }

@@ -8,6 +8,9 @@ use rdma_mr::op::{Done, OpId};
 use super::record::{Outcome, Record};
 use super::report::{count, fail, lock};
 
+/// How many of these are remembered, at least.
+const ENDED: usize = 10_000;
+
 #[derive(Default)]
 pub struct Hub {
     table: Mutex<Table>,
@@ -18,8 +21,15 @@ pub struct Table {
     pub open: HashMap<OpId, Record>,
     /// Of queue pairs that could not be destroyed.
     pub leaked: HashMap<OpId, Record>,
-    /// Released by the end of the queue pair; another thread may tell of their completion still.
+    /// Released by the end of the queue pair; another thread may tell of their completion still, soon.
     ended: HashSet<OpId>,
+    ended_before: HashSet<OpId>,
+}
+
+impl Table {
+    fn has_ended(&mut self, id: &OpId) -> bool {
+        self.ended.remove(id) || self.ended_before.remove(id)
+    }
 }
 
 impl Hub {
@@ -34,7 +44,7 @@ impl Hub {
             Some(record) => record,
             // To the poller it was over before the queue pair's end.
             None if table.leaked.remove(&done.id).is_some() => return count("told late, leaked"),
-            None if table.ended.remove(&done.id) => return count("told late, ended"),
+            None if table.has_ended(&done.id) => return count("told late, ended"),
             None => return fail(format_args!("{:?} is not outstanding", done.id)),
         };
         drop(table);
@@ -55,6 +65,9 @@ impl Hub {
         let mut its: Vec<_> = ids.into_iter().filter_map(remove).collect();
         let count = its.len();
         if destroyed {
+            if table.ended.len() > ENDED {
+                table.ended_before = std::mem::take(&mut table.ended);
+            }
             table.ended.extend(its.iter().map(|(id, _)| *id));
             drop(table);
             its.into_iter().for_each(|(_, record)| record.unknown());

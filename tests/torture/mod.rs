@@ -42,6 +42,7 @@ use std::time::{Duration, Instant};
 use crate::fabric::Fabric;
 use random::{Random, from_env};
 use report::{counted, failed, failure, progressed};
+pub use work::AtWork;
 use work::Working;
 pub use world::World;
 
@@ -50,6 +51,13 @@ const STALL: Duration = Duration::from_secs(20);
 
 /// How much longer it may take until all kinds have happened.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// Never drops it, which costs its memory for good: not where memory is looked at.
+fn forget<T>(value: T) {
+    if !report::SPARING.load(Ordering::Relaxed) {
+        std::mem::forget(value);
+    }
+}
 
 /// What a device is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -165,10 +173,30 @@ const KINDS: &[&str] = &[
 ];
 
 /// The whole of it, for `seconds` unless the environment says otherwise.
+#[allow(dead_code, reason = "the soak is told otherwise when it ends")]
 pub fn run<F: Victim>(seconds: u64) {
     let seed = random::seed();
     let seconds = from_env("RDMA_MR_SECONDS").unwrap_or(seconds);
     println!("RDMA_MR_SEED={seed} RDMA_MR_SECONDS={seconds}");
+    let end = Instant::now() + Duration::from_secs(seconds);
+    go::<F>(seed, &[], || {
+        let now = Instant::now();
+        now >= end && (missing::<F>().is_empty() || now >= end + GRACE)
+    });
+    report::print();
+    if let Some(failure) = failure() {
+        panic!("RDMA_MR_SEED={seed}: {failure}");
+    }
+    let missing = missing::<F>();
+    assert!(missing.is_empty(), "never happened: {missing:?}");
+}
+
+/// What somebody does beside all that: a thread until it is told to end.
+pub type Work<F> = fn(&World<F>, Random, &AtWork<'_>);
+
+/// Goes on until it is over, or something failed; `is_over` is asked again and again. What was not
+/// accounted for at the end.
+pub fn go<F: Victim>(seed: u64, beside: &[Work<F>], is_over: impl FnMut() -> bool) -> u64 {
     let mut random = Random(seed);
     let leaks = rdma_mr::leaks();
     let devices = F::devices(random.next());
@@ -176,7 +204,6 @@ pub fn run<F: Victim>(seconds: u64) {
         .into_iter()
         .map(|(role, fabric)| World::new(role, fabric, &mut random))
         .collect();
-    let end = Instant::now() + Duration::from_secs(seconds);
     let (working, stop) = (Working::default(), AtomicBool::new(false));
     thread::scope(|scope| {
         let (working, stop) = (&working, &stop);
@@ -187,19 +214,17 @@ pub fn run<F: Victim>(seconds: u64) {
                 let (random, at_work) = (Random(random.next()), working.start());
                 scope.spawn(move || work::work(world, random, &at_work));
             }
-            let (random, at_work) = (Random(random.next()), working.start());
-            scope.spawn(move || readers::run(world, random, &at_work));
+            for run in beside.iter().copied().chain([readers::run::<F> as Work<F>]) {
+                let (random, at_work) = (Random(random.next()), working.start());
+                scope.spawn(move || run(world, random, &at_work));
+            }
         }
-        watch(&worlds, working, end);
+        watch(&worlds, working, is_over);
         stop.store(true, Ordering::SeqCst);
     });
+    let before = report::failures();
     world::account(worlds, leaks);
-    report::print();
-    if let Some(failure) = failure() {
-        panic!("RDMA_MR_SEED={seed}: {failure}");
-    }
-    let missing = missing::<F>();
-    assert!(missing.is_empty(), "never happened: {missing:?}");
+    report::failures() - before
 }
 
 /// What has not happened yet.
@@ -210,16 +235,15 @@ fn missing<F: Victim>() -> Vec<&'static str> {
 
 /// Tells the workers when it is time, and returns when nobody works any more; ends the process if
 /// nothing moves.
-fn watch<F: Victim>(worlds: &[World<F>], working: &Working, end: Instant) {
+fn watch<F: Victim>(worlds: &[World<F>], working: &Working, mut is_over: impl FnMut() -> bool) {
     let (mut seen, mut since) = (progressed(), Instant::now());
     while working.is_anybody() {
         thread::sleep(Duration::from_millis(20));
-        let now = Instant::now();
-        if now >= end && (missing::<F>().is_empty() || now >= end + GRACE) || failed() {
+        if is_over() || failed() {
             working.stop();
         }
         if progressed() != seen {
-            (seen, since) = (progressed(), now);
+            (seen, since) = (progressed(), Instant::now());
         }
         if since.elapsed() > STALL {
             println!("nothing has moved for {STALL:?}; failed: {}", failed());

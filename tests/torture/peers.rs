@@ -12,7 +12,7 @@ use rdma_mr::{LocalMr, LocalMrReadAccess, MrAccess, RemoteMr, Result, SharedMr, 
 use super::lane::CAPS;
 use super::random::Random;
 use super::record::is_of_keys;
-use super::report::{count, fail, failed, progress};
+use super::report::{count, fail, failed, mismatch, progress};
 use super::shared::{BODY, Board, OURS, PLACE, SUM, THEIRS, body, check_body};
 use super::{Victim, World};
 use crate::fabric::Fabric;
@@ -241,7 +241,7 @@ impl<F: Victim> Round<'_, F> {
         let mut there = vec![0; bytes.len()];
         board.mr.read_into(PLACE, &mut there).unwrap();
         if there != bytes {
-            fail("a place in shared memory has changed");
+            mismatch("a place in shared memory has changed");
         }
         self.random.fill(&mut bytes);
         let from = self.side(&bytes);
@@ -270,7 +270,7 @@ impl<F: Victim> Round<'_, F> {
         }
         self.finish(2)?;
         if to.map(|side| side.bytes()).concat() != bytes {
-            fail("a message into shared memory is wrong");
+            mismatch("a message into shared memory is wrong");
         }
         count("shared message");
         Some(())

@@ -7,9 +7,9 @@ use rdma_mr::LocalMrReadAccess;
 
 use super::holds::poll_some;
 use super::random::Random;
-use super::report::{count, fail};
+use super::report::{count, mismatch};
 use super::work::AtWork;
-use super::{Victim, World};
+use super::{Victim, World, forget};
 
 pub fn run<F: Victim>(world: &World<F>, mut random: Random, at_work: &AtWork<'_>) {
     while at_work.goes_on() {
@@ -42,7 +42,7 @@ fn look<F: Victim>(world: &World<F>, random: &mut Random) -> Option<()> {
             let mut future = Box::pin(mr.as_slice_async());
             let guard = poll_some(future.as_mut(), 1 + random.below(5));
             if guard.is_none() && random.once_in(2) {
-                std::mem::forget(future);
+                forget(future);
             }
             guard?
         }
@@ -54,7 +54,7 @@ fn look<F: Victim>(world: &World<F>, random: &mut Random) -> Option<()> {
         let before = guard.to_vec();
         thread::sleep(Duration::from_micros(random.below(300) as u64));
         if *before != *guard {
-            fail("bytes have changed under a guard (R1)");
+            mismatch("bytes have changed under a guard (R1)");
         }
         count("reader looked twice");
     }

@@ -9,6 +9,12 @@ static COUNTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 static FAILURE: Mutex<Option<String>> = Mutex::new(None);
 static FAILED: AtomicBool = AtomicBool::new(false);
 static PROGRESS: AtomicU64 = AtomicU64::new(0);
+static FAILURES: AtomicU64 = AtomicU64::new(0);
+static MISMATCHES: AtomicU64 = AtomicU64::new(0);
+static WAITS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether nothing may be forgotten that takes memory.
+pub static SPARING: AtomicBool = AtomicBool::new(false);
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -30,12 +36,38 @@ pub fn progressed() -> u64 {
 
 /// Something is wrong: everybody stops, and the test fails with the first of these.
 pub fn fail(text: impl Display) {
+    FAILURES.fetch_add(1, Ordering::SeqCst);
     let mut failure = lock(&FAILURE);
     if failure.is_none() {
         eprintln!("torture: {text}");
         *failure = Some(text.to_string());
         FAILED.store(true, Ordering::SeqCst);
     }
+}
+
+/// Bytes are not what they must be.
+pub fn mismatch(text: impl Display) {
+    MISMATCHES.fetch_add(1, Ordering::SeqCst);
+    fail(text);
+}
+
+#[allow(dead_code, reason = "the soak tells of them")]
+pub fn mismatches() -> u64 {
+    MISMATCHES.load(Ordering::SeqCst)
+}
+
+pub fn failures() -> u64 {
+    FAILURES.load(Ordering::SeqCst)
+}
+
+/// Somebody had to wait so often at a gate that is gone now.
+pub fn waited(times: u64) {
+    WAITS.fetch_add(times, Ordering::Relaxed);
+}
+
+#[allow(dead_code, reason = "the soak tells of them")]
+pub fn waits() -> u64 {
+    WAITS.load(Ordering::Relaxed)
 }
 
 pub fn failed() -> bool {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use rdma_mr::{Access, Error, LocalMr, Result};
 
-use super::Role;
 use super::holds::poll_some;
 use super::random::Random;
 use super::region::Region;
 use super::report::{count, fail};
+use super::{Role, forget};
 
 /// New keys for the region and all that share its registration, and the old ones ended or not.
 pub fn rotate(mr: &LocalMr, role: Role, random: &mut Random) {
@@ -36,7 +36,7 @@ fn retire(mr: &LocalMr, role: Role, random: &mut Random) {
             let mut future = Box::pin(mr.retire_async());
             let retired = poll_some(future.as_mut(), 1 + random.below(5));
             if retired.is_none() && random.once_in(2) {
-                std::mem::forget(future);
+                forget(future);
             }
             retired
         }

@@ -9,7 +9,7 @@ use rdma_mr::registration::Registrar;
 use rdma_mr::{Access, Error, SharedMr, SharedMrAccess};
 
 use super::random::Random;
-use super::report::{count, fail};
+use super::report::{count, fail, mismatch};
 
 pub const BODY: usize = 4096;
 /// Where things are: version and body twice, the integer, the place to the end.
@@ -28,7 +28,7 @@ pub fn body(n: u64) -> Vec<u8> {
 pub fn check_body(record: usize, version: u64, bytes: &[u8]) {
     let n = u64::from_ne_bytes(*bytes.first_chunk().expect("it is longer"));
     if *bytes != body(n) || (record == THEIRS && n != version / 2) {
-        fail(format_args!("a torn record, of version {version}"));
+        mismatch(format_args!("a torn record, of version {version}"));
     }
     count("shared record whole");
 }

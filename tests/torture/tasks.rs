@@ -25,7 +25,7 @@ use super::record::{Bytes, Effect, Inbox, Outcome, Pair, Record};
 use super::region::{Handle, Region};
 use super::report::{count, fail, lock};
 use super::rotation::rotate;
-use super::{Victim, World};
+use super::{Victim, World, forget};
 
 /// What the futures of two queue pairs share. A forgotten future may own nothing: it would be lost.
 struct Round<'w, F: Victim> {
@@ -87,7 +87,7 @@ impl Task<'_> {
         }
         if random.once_in(2) && !self.has_waited_for_room {
             count("cancel operation's future forgotten");
-            std::mem::forget(self.future);
+            forget(self.future);
         } else {
             count("cancel operation's future dropped");
         }

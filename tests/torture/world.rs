@@ -12,7 +12,7 @@ use super::hub::Hub;
 use super::random::Random;
 use super::record::{Counter, Record, Remote};
 use super::region::Pool;
-use super::report::{count, fail, lock};
+use super::report::{count, fail, lock, mismatch};
 use super::shared::Boards;
 use super::{Role, Victim};
 use crate::fabric::remote;
@@ -161,7 +161,7 @@ impl<F: Victim> World<F> {
             let bytes = integers.as_slice();
             let beside = bytes.iter().enumerate().filter(|(at, _)| at / 8 != 1);
             if beside.clone().any(|(_, byte)| *byte != 0) {
-                fail("bytes beside the counter have changed");
+                mismatch("bytes beside the counter have changed");
             }
         }
         drop(integers);

@@ -181,3 +181,19 @@ fn connecting_where_nobody_listens_is_an_error_of_one_line() {
     assert_eq!(provider(result.unwrap_err()).1, io::ErrorKind::InvalidInput);
     assert!(Listener::bind("192.0.2.1:0".parse().unwrap()).is_err());
 }
+
+#[test]
+#[ignore = "needs an RDMA device: cargo xtask vm test"]
+fn the_device_that_leads_to_a_peer_need_not_have_its_address() {
+    let context = device();
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // Somebody else's, of whom the way is known.
+    let neighbour = "neigh replace 10.0.0.77 lladdr 02:00:00:00:00:77 dev veth0";
+    let mut ip = std::process::Command::new("/usr/sbin/ip");
+    assert!(ip.args(neighbour.split(' ')).status().unwrap().success());
+    let peer: SocketAddr = "10.0.0.77:7471".parse().unwrap();
+    let (call, _) = provider(cm::context(peer.ip()).unwrap_err());
+    assert_eq!(call, "rdma_bind_addr");
+    let to_peer = cm::context_to(peer, PATIENCE).unwrap();
+    assert_eq!(to_peer.name(), context.name());
+}

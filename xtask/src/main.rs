@@ -18,6 +18,7 @@ mod process;
 mod report;
 mod sanitize;
 mod shuttle;
+mod soak;
 mod steps;
 mod tasks;
 mod vm;
@@ -56,6 +57,9 @@ Usage: cargo xtask <command>
   miri [tree|stacked]      tests under Miri, with these borrows or with both (nightly)
   fuzz [--time SECONDS] [TARGET...]
                            the fuzz targets, or these, so long each (20 s), under AddressSanitizer (nightly)
+  soak [--minutes N] [--seed S] [--csv FILE] [--verbs [--loss PERCENT]]
+                           everything at once for N minutes (20), with a live line: bytes, leaks, holds, memory;
+                           --verbs on soft-RoCE in a VM, where PERCENT of the packets are lost
   coverage                 which lines of src/ the tests run (cargo-llvm-cov)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   bench-report [--quick] [--draw] [FILTER]
@@ -67,11 +71,16 @@ Usage: cargo xtask <command>
                            run CMD in a VM with a soft-RoCE device (rxe0, 10.0.0.1)
   vm test [--timeout SECONDS] [--memory MIB]
                            tests/verbs_*.rs and examples/transfer.rs in such a VM
+  vm pair [--timeout SECONDS] [--memory MIB] [--size MIB]
+                           a file (64 MiB) from one VM to another, joined by a wire, without loss and with 1 %
   ci                       test, and the README's example
 ";
 
 /// The limit of `vm test`, which boots once and runs many programs.
 const VM_TEST_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// What `vm pair` sends.
+const PAIR_MIB: usize = 64;
 
 fn main() -> ExitCode {
     let result = dispatch(std::env::args_os().skip(1).collect());
@@ -113,6 +122,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<()> {
         "mutants" => return mutants_command(args),
         "miri" => return miri_command(args),
         "fuzz" => return fuzz_command(args),
+        "soak" => return soak_command(args),
         "bench-report" => return report_command(args),
         _ => {}
     }
@@ -207,6 +217,21 @@ fn fuzz_command(mut args: lexopt::Parser) -> Result<()> {
     fuzz::run(&options)
 }
 
+fn soak_command(mut args: lexopt::Parser) -> Result<()> {
+    let mut options = soak::Options::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("minutes") => options.minutes = args.value()?.parse()?,
+            Long("verbs") => options.verbs = true,
+            Long("loss") => options.loss = args.value()?.parse()?,
+            Long("seed") => options.seed = Some(args.value()?.parse()?),
+            Long("csv") => options.csv = Some(args.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    soak::run(&options)
+}
+
 fn report_command(mut args: lexopt::Parser) -> Result<()> {
     let mut options = report::Options::default();
     while let Some(arg) = args.next()? {
@@ -223,22 +248,33 @@ fn report_command(mut args: lexopt::Parser) -> Result<()> {
 fn vm_command(mut args: lexopt::Parser, command: Option<Vec<OsString>>) -> Result<()> {
     let mut options = vm::Options::default();
     let mut timeout = None;
-    let mut test = false;
+    let (mut several, mut size) = (None, None);
     while let Some(arg) = args.next()? {
         match arg {
             Long("timeout") => timeout = Some(Duration::from_secs(args.value()?.parse()?)),
             Long("memory") => options.memory_mib = args.value()?.parse()?,
+            Long("size") => size = Some(args.value()?.parse()?),
             Long("file") => options.files.push(args.value()?.string()?.parse()?),
-            Value(value) if value == "test" && !test => test = true,
+            Value(value) if (value == "test" || value == "pair") && several.is_none() => {
+                several = Some(value.string()?);
+            }
             other => return Err(other.unexpected().into()),
         }
     }
-    if test {
+    if size.is_some() && several.as_deref() != Some("pair") {
+        bail!(Exit::usage("`--size` is of `vm pair`"));
+    }
+    if let Some(several) = several {
         if command.is_some() || !options.files.is_empty() {
-            bail!(Exit::usage("`vm test` takes no command and no files"));
+            bail!(Exit::usage(format!(
+                "`vm {several}` takes no command and no files"
+            )));
         }
         options.timeout = timeout.unwrap_or(VM_TEST_TIMEOUT);
-        return vm_test::run(options);
+        return match several.as_str() {
+            "pair" => vm_test::pair(&options, size.unwrap_or(PAIR_MIB)),
+            _ => vm_test::run(options),
+        };
     }
     options.timeout = timeout.unwrap_or(options.timeout);
     let command = command

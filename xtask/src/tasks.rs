@@ -15,6 +15,9 @@ use crate::{
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
 const TORTURE: &str = "60";
 
+/// What goes from one VM to the other: enough for some of the packets to be lost.
+const PAIR_MIB: usize = 2;
+
 pub fn lint() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("packages", packages_for_all)?;
@@ -59,12 +62,12 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("shuttle", || shuttle::run(&shuttle::Options::default()))?;
     steps.run("downstream", downstream::test)?;
     steps.run("mutants", || mutants::run(&mutants::Options::default()))?;
-    steps.run("vm test", || {
-        vm_test::run(vm::Options {
-            timeout: VM_TEST_TIMEOUT,
-            ..vm::Options::default()
-        })
-    })
+    let options = || vm::Options {
+        timeout: VM_TEST_TIMEOUT,
+        ..vm::Options::default()
+    };
+    steps.run("vm test", || vm_test::run(options()))?;
+    steps.run("vm pair", || vm_test::pair(&options(), PAIR_MIB))
 }
 
 fn lint_steps(steps: &mut Steps) -> Result<()> {

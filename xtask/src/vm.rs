@@ -12,8 +12,9 @@ mod modules;
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
-use std::{fs, path};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use std::{fs, path, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -83,6 +84,52 @@ pub fn run(options: &Options, command: &[String]) -> Result<()> {
     boot(options, guest, &command)
 }
 
+/// Boots `guest` twice, as two machines that are joined by a wire, and runs `command` in both.
+pub fn boot_pair(options: &Options, guest: Guest, command: &[String]) -> Result<()> {
+    let work = tempfile::tempdir_in(cache_dir()?)?;
+    let initramfs = work.path().join("initramfs");
+    let kernel = guest.finish(command, &initramfs)?;
+    // A socket's path must be short.
+    let wire = tempfile::tempdir()?;
+    let failed = OnceLock::new();
+    let boot = |number| {
+        let work_dir = work.path().join(format!("host{number}"));
+        fs::create_dir(&work_dir)?;
+        let result = boot::run(&boot::Machine {
+            kernel: &kernel,
+            initramfs: &initramfs,
+            work_dir: &work_dir,
+            memory_mib: options.memory_mib,
+            timeout: options.timeout,
+            host: Some(boot::Host {
+                number,
+                wire: wire.path(),
+                failed: &failed,
+            }),
+        });
+        if result.is_err() {
+            failed.get_or_init(Instant::now);
+        }
+        result
+    };
+    let results = thread::scope(|scope| {
+        let machines = [1, 2].map(|number| (number, scope.spawn(move || boot(number))));
+        machines.map(|(number, machine)| (number, machine.join().expect("it does not panic")))
+    });
+    let mut all = Ok(());
+    for (number, result) in results {
+        if let Err(error) = result {
+            let mut why = format!("{error:#}");
+            if why.is_empty() {
+                why = "its command has failed, and has said why".to_owned();
+            }
+            eprintln!("machine {number} of two: {why}");
+            all = Err(Exit::new(1, "").into());
+        }
+    }
+    all
+}
+
 /// Boots `guest`, runs `command` in it and hands on its exit status.
 pub fn boot(options: &Options, guest: Guest, command: &[String]) -> Result<()> {
     let work = tempfile::tempdir_in(cache_dir()?)?;
@@ -94,6 +141,7 @@ pub fn boot(options: &Options, guest: Guest, command: &[String]) -> Result<()> {
         work_dir: work.path(),
         memory_mib: options.memory_mib,
         timeout: options.timeout,
+        host: None,
     })
 }
 

@@ -1,8 +1,11 @@
-//! `cargo xtask vm test`: runs what needs a verbs device, in one VM that has one.
+//! `cargo xtask vm test`: runs what needs a verbs device, in one VM that has one; `vm pair`: what needs two
+//! hosts, in two.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 
 use crate::packages::{self, Use};
 use crate::vm::{self, Guest};
@@ -11,7 +14,13 @@ use crate::workspace::{self, executables};
 /// Shell functions; the items to run are appended.
 const FUNCTIONS: &str = include_str!("vm_test.sh");
 
-const MODES: &[&str] = &["send", "write", "read"];
+/// More of them, for two guests that are joined.
+const PAIR: &str = include_str!("vm_pair.sh");
+
+const MODES: [&str; 3] = ["send", "write", "read"];
+
+/// How many of a hundred packets are lost between two guests.
+const LOSSES: [u8; 2] = [0, 1];
 
 const EXAMPLES: [&str; 4] = ["transfer", "raw_verbs", "adopt_rdma_sys", "pingpong"];
 
@@ -74,6 +83,29 @@ pub fn run(options: vm::Options) -> Result<()> {
     script += "finish\n";
     guest.add_script("/tests/run", &script);
     vm::boot(&options, guest, &["/tests/run".to_owned()])
+}
+
+/// `cargo xtask vm pair`: sends a file of so many MiB from one VM to another, in all modes, and again while packets are lost.
+pub fn pair(options: &vm::Options, mib: usize) -> Result<()> {
+    vm::prerequisites()?;
+    packages::ensure(&[Use::Build])?;
+    let built = executables(build("build").args(["--example", "transfer"]), "example")?;
+    let (_, transfer) = built.first().context("cargo built no `transfer`")?;
+    let mut guest = Guest::new()?;
+    guest.add_file(transfer, "/tests/transfer")?;
+    let mut file = vec![0; mib << 20];
+    SmallRng::from_os_rng().fill_bytes(&mut file);
+    guest.add_data("/data", file);
+    let mut script = format!("{FUNCTIONS}DATA=/data\n{PAIR}");
+    let losses = LOSSES
+        .iter()
+        .flat_map(|loss| MODES.map(|mode| (mode, loss)));
+    for ((mode, loss), port) in losses.zip(FIRST_PORT..) {
+        script += &format!("run_joined /tests/transfer {mode} {port} {loss}\n");
+    }
+    script += "finish\n";
+    guest.add_script("/tests/run", &script);
+    vm::boot_pair(options, guest, &["/tests/run".to_owned()])
 }
 
 fn build(subcommand: &str) -> Command {

@@ -48,12 +48,13 @@ impl Queues {
     }
 }
 
-#[allow(clippy::large_enum_variant, reason = "nearly all are taken")]
+/// Places are kept for all numbers that were used once, most of them by queue pairs that are gone: what one has
+/// while it is there lies elsewhere.
 enum Place {
     Free,
     /// Was taken: completions that are left over from then belong to nobody.
     Retired,
-    Taken(Queues),
+    Taken(Box<Queues>),
 }
 
 /// What a completion belongs to.
@@ -158,11 +159,11 @@ impl Table {
                 .find(free)?
         };
         self.next = (at + 1) % Numbers::QUEUES;
-        self.places[at] = Place::Taken(Queues {
+        self.places[at] = Place::Taken(Box::new(Queues {
             qp_num,
             sends: None,
             recvs: None,
-        });
+        }));
         Some((self.first + at) % Numbers::QUEUES + 1)
     }
 
@@ -198,7 +199,7 @@ impl Table {
     pub(in crate::op) fn remove(&mut self, number: usize) -> Option<Queues> {
         let place = self.place_of(number);
         match std::mem::replace(self.places.get_mut(place)?, Place::Retired) {
-            Place::Taken(queues) => Some(queues),
+            Place::Taken(queues) => Some(*queues),
             _ => None,
         }
     }

@@ -1,8 +1,9 @@
 //! Starting the emulator, and learning how the guest's command ended.
 
-use std::io;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -14,14 +15,20 @@ use crate::process::{Exit, need_program};
 const TIMED_OUT: u8 = 124;
 
 /// A panic reboots, and with `-no-reboot` that ends the emulator. An oops may leave a guest that
-/// hangs, so it is made a panic. A processor that sleeps takes long to be woken in an emulator, longer
-/// than a round trip over soft-RoCE: idle ones look around instead.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off idle=poll";
+/// hangs, so it is made a panic.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off";
+
+/// A processor that sleeps takes long to be woken in an emulator, longer than a round trip over soft-RoCE:
+/// idle ones look around instead. Not those of two machines, which would take the time from each other.
+const ALONE: &str = "idle=poll";
 
 /// Without cmpxchg16b, which the kernel's allocator would use. After it, QEMU 7.2 was seen to keep a
 /// pointer's bits in the flags; an interrupt at that point ended in a double fault, once in some 60
 /// boots.
 const CPU: &str = "qemu64,-cx16";
+
+/// How long a machine goes on whose peer has failed: it may have something to say to that.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// A machine that is ready to be booted.
 pub struct Machine<'a> {
@@ -31,6 +38,39 @@ pub struct Machine<'a> {
     pub work_dir: &'a Path,
     pub memory_mib: u32,
     pub timeout: Duration,
+    pub host: Option<Host<'a>>,
+}
+
+/// What makes a machine one of two that are joined by a wire.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// 1 or 2.
+    pub number: u8,
+    /// Where the ends of the wire are.
+    pub wire: &'a Path,
+    /// When one of the two failed.
+    pub failed: &'a OnceLock<Instant>,
+}
+
+impl Host<'_> {
+    /// The peer has failed, and this one has had its time since.
+    fn is_alone(&self) -> bool {
+        (self.failed.get()).is_some_and(|failed| failed.elapsed() > GRACE)
+    }
+
+    /// The network card, its wire as two sockets that take whole packets: neither end waits for the other
+    /// to be there.
+    fn network(&self) -> [String; 2] {
+        let (number, peer) = (self.number, 3 - self.number);
+        let wire = self.wire.display();
+        [
+            format!(
+                "dgram,id=wire,local.type=unix,local.path={wire}/{number},\
+                 remote.type=unix,remote.path={wire}/{peer}"
+            ),
+            format!("virtio-net-pci,netdev=wire,romfile=,mac=52:54:00:00:00:0{number}"),
+        ]
+    }
 }
 
 /// How far the guest came, by its reports.
@@ -80,15 +120,32 @@ fn boot(machine: &Machine<'_>, console: &Path) -> Result<(Progress, Option<ExitS
     let reports = machine.work_dir.join("reports");
     let mut emulator = Emulator(command(machine, console, &reports)?.spawn()?);
     let mut output = emulator.0.stdout.take().context("the emulator's stdout")?;
-    let copier = thread::spawn(move || io::copy(&mut output, &mut io::stdout()));
-    let status = emulator.wait(machine.timeout)?;
+    let host = machine.host;
+    let label = host.map(|host| format!("{} ", host.number));
+    let copier = thread::spawn(move || match label {
+        None => io::copy(&mut output, &mut io::stdout()).map(drop),
+        Some(label) => copy_lines(output, &label),
+    });
+    let status = emulator.wait(machine.timeout, || host.is_some_and(|host| host.is_alone()))?;
     // The emulator has ended, so this thread sees the end of its output.
     let _ = copier.join();
     let reports = fs::read_to_string(&reports).unwrap_or_default();
     Ok((progress(&reports), status))
 }
 
+/// Copies the output to stdout, each line behind the label.
+fn copy_lines(output: impl Read, label: &str) -> io::Result<()> {
+    for line in BufReader::new(output).split(b'\n') {
+        let line = [label.as_bytes(), &line?, b"\n"].concat();
+        io::stdout().write_all(&line)?;
+    }
+    Ok(())
+}
+
 fn timed_out(machine: &Machine<'_>, doing: &str) -> Exit {
+    if machine.host.is_some_and(|host| host.is_alone()) {
+        return Exit::new(1, format!("its peer has failed, VM killed while {doing}"));
+    }
     let limit = machine.timeout.as_secs();
     Exit::new(
         TIMED_OUT,
@@ -102,14 +159,26 @@ fn command(machine: &Machine<'_>, console: &Path, reports: &Path) -> Result<Comm
     command
         .args(["--pdeathsig", "KILL"])
         .arg(need_program("qemu-system-x86_64")?)
-        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-cpu", CPU, "-m"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-m"])
         .arg(format!("{}M", machine.memory_mib))
         .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
         .arg("-kernel")
         .arg(machine.kernel)
         .arg("-initrd")
         .arg(machine.initramfs)
-        .args(["-append", CMDLINE]);
+        .arg("-append");
+    match machine.host {
+        None => command
+            .arg(format!("{CMDLINE} {ALONE}"))
+            .args(["-smp", "2"]),
+        Some(host) => {
+            let [netdev, device] = host.network();
+            let number = host.number;
+            command
+                .arg(format!("{CMDLINE} RDMA_MR_VM_HOST={number}"))
+                .args(["-smp", "1", "-netdev", &netdev, "-device", &device])
+        }
+    };
     let output = PathBuf::from("/dev/stdout");
     for path in [console, &output, reports] {
         let mut serial = std::ffi::OsString::from("file:");
@@ -124,14 +193,14 @@ fn command(machine: &Machine<'_>, console: &Path, reports: &Path) -> Result<Comm
 struct Emulator(Child);
 
 impl Emulator {
-    /// Waits until the emulator ends; kills it after `limit` and returns `None`.
-    fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+    /// Waits until the emulator ends; kills it after `limit`, or when it is told to, and returns `None`.
+    fn wait(&mut self, limit: Duration, stop: impl Fn() -> bool) -> Result<Option<ExitStatus>> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait()? {
                 return Ok(Some(status));
             }
-            if start.elapsed() >= limit {
+            if start.elapsed() >= limit || stop() {
                 self.kill();
                 return Ok(None);
             }

@@ -76,6 +76,11 @@ impl Guest {
         self.archive.bytes(guest, 0o755, script);
     }
 
+    /// Adds a file with these bytes.
+    pub fn add_data(&mut self, guest: &str, bytes: Vec<u8>) {
+        self.archive.bytes(guest, 0o644, bytes);
+    }
+
     /// Makes sure that the guest has a command, and returns its name there; `None` if neither guest
     /// nor host have it.
     pub fn add_command(&mut self, command: &str) -> Result<Option<String>> {

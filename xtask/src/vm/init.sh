@@ -2,7 +2,8 @@
 # The guest's first process: sets up a soft-RoCE device, runs /command, reports how it ended.
 #
 # ttyS0 is the kernel's console, ttyS1 the command's output, ttyS2 takes the reports:
-# "setup WHAT" when the machine could not be set up, "running", and "exit STATUS".
+# "setup WHAT" when the machine could not be set up, "running", and "exit STATUS". Of two machines that are
+# joined, the kernel's command line gives each its number, RDMA_MR_VM_HOST.
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root
@@ -65,13 +66,24 @@ is_active() {
 # By its full path: busybox's shell prefers its own `ip`, which cannot name a veth's peer.
 ip=/usr/sbin/ip
 must "ip link lo" $ip link set lo up
-must "ip link veth" $ip link add veth0 type veth peer name veth1
+if [ -n "$RDMA_MR_VM_HOST" ]; then
+    # One of two machines: the wire between them is the network.
+    export RDMA_MR_VM_PEER="${RDMA_MR_VM_ADDR%.*}.$((3 - RDMA_MR_VM_HOST))"
+    export RDMA_MR_VM_ADDR="${RDMA_MR_VM_ADDR%.*}.$RDMA_MR_VM_HOST"
+    netdev=eth0
+else
+    netdev=veth0
+    must "ip link veth" $ip link add veth0 type veth peer name veth1
+fi
 # The address comes before the link is up: then its GID precedes those of IPv6.
-must "ip address veth0" $ip address add "$RDMA_MR_VM_ADDR/24" dev veth0
-must "ip address veth1" $ip address add "${RDMA_MR_VM_ADDR%.*}.2/24" dev veth1
-must "ip link veth0 up" $ip link set veth0 up
-must "ip link veth1 up" $ip link set veth1 up
-must "rdma link add" rdma link add rxe0 type rxe netdev veth0
+must "ip address $netdev" $ip address add "$RDMA_MR_VM_ADDR/24" dev $netdev
+must "ip link $netdev up" $ip link set $netdev up
+if [ $netdev = veth0 ]; then
+    # After the other's, whose way to the network is the first one then.
+    must "ip address veth1" $ip address add "${RDMA_MR_VM_ADDR%.*}.2/24" dev veth1
+    must "ip link veth1 up" $ip link set veth1 up
+fi
+must "rdma link add" rdma link add rxe0 type rxe netdev $netdev
 must "rxe0 is not active" wait_for is_active
 must "rxe0 has no GID at index 1" wait_for has_gid
 

@@ -4,10 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
-/// What soft-RoCE, the connection manager and the network under them need, and what loses packets on it.
+/// What soft-RoCE, the connection manager and the network under them need, and what loses packets on it;
+/// the network card is for machines that are joined.
 ///
 /// The checksum comes first: no module depends on it, but without it rxe refuses to add a device.
-pub const WANTED: &[&str] = &["crc32_generic", "rdma_rxe", "rdma_ucm", "veth", "sch_netem"];
+pub const WANTED: &[&str] = &[
+    "crc32_generic",
+    "rdma_rxe",
+    "rdma_ucm",
+    "veth",
+    "virtio_pci",
+    "virtio_net",
+    "sch_netem",
+];
 
 /// Newer kernels have the checksum in a library, so there is no module of it.
 const OPTIONAL: &[&str] = &["crc32_generic"];

@@ -30,6 +30,19 @@ pub(super) fn data_len(call: &'static str, data: &[u8], max: usize) -> Result<u8
     }
 }
 
+/// An id of which the device is known that leads to the address.
+pub(super) fn resolve_addr(addr: SocketAddr, limit: &Limit) -> Result<CmId> {
+    let id = CmId::new(Arc::new(EventChannel::new()?))?;
+    let mut c = os::CAddr::from(addr);
+    let call = "rdma_resolve_addr";
+    // SAFETY: the id is alive, and the address for the call.
+    returned(call, unsafe {
+        rdma_resolve_addr(id.as_raw(), ptr::null_mut(), c.as_mut_ptr(), limit.millis())
+    })?;
+    id.expect(call, event::RDMA_CM_EVENT_ADDR_RESOLVED, addr, limit)?;
+    Ok(id)
+}
+
 /// A connection that does not stand yet: the queue pair is in INIT and takes receives. Dropping it
 /// gives up.
 #[derive(Debug)]
@@ -69,14 +82,7 @@ impl Pending {
         config: &Config,
         limit: &Limit,
     ) -> Result<Pending> {
-        let id = CmId::new(Arc::new(EventChannel::new()?))?;
-        let mut c = os::CAddr::from(addr);
-        let call = "rdma_resolve_addr";
-        // SAFETY: the id is alive, and the address for the call.
-        returned(call, unsafe {
-            rdma_resolve_addr(id.as_raw(), ptr::null_mut(), c.as_mut_ptr(), limit.millis())
-        })?;
-        id.expect(call, event::RDMA_CM_EVENT_ADDR_RESOLVED, addr, limit)?;
+        let id = resolve_addr(addr, limit)?;
         let call = "rdma_resolve_route";
         // SAFETY: the id is alive and its address resolved.
         returned(call, unsafe {

@@ -56,7 +56,7 @@ pub struct Config {
     /// ([`MAX_ACCEPT_DATA`]).
     pub private_data: Vec<u8>,
     /// The protection domain to use; a new one unless given. It must be of the same device context
-    /// as the connection: from [`context`], or from another connection of this module.
+    /// as the connection: from [`context`], [`context_to`], or another connection of this module.
     pub pd: Option<Arc<ProtectionDomain>>,
     /// Where sends complete; a new queue unless given. A queue that several connections share has
     /// to have room for all of them (rule R15).
@@ -114,5 +114,15 @@ impl Connection {
 pub fn context(addr: IpAddr) -> Result<Context> {
     let id = CmId::new(Arc::new(EventChannel::new()?))?;
     id.bind(SocketAddr::new(addr, 0))?;
+    Arc::new(id).context()
+}
+
+/// The device context that the connection manager uses for connections to a peer's address
+/// (`rdma_resolve_addr`): as [`context`], for the side that connects. Blocks for `timeout` at most.
+///
+/// # Errors
+/// As [`Connection::connect`], but for what a listener says: the address alone is asked for.
+pub fn context_to(addr: SocketAddr, timeout: Duration) -> Result<Context> {
+    let id = establish::resolve_addr(addr, &Limit::new(timeout))?;
     Arc::new(id).context()
 }
