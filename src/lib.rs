@@ -87,8 +87,13 @@
 //! - Registered memory is locked in place. If that is refused (`RLIMIT_MEMLOCK`, the device's own limits), the error is
 //!   [`Error::Register`] with what the provider said, and the memory comes back ([`Rejected`]).
 //!
+//! # What an operator sees
+//! [`counts()`] has the numbers of the process: waits, parks, refusals, rotations, leaks. A region's `Debug` says who
+//! holds it.
+//!
 //! # Features
 //! - `soft` (default): [`backend::soft`].
+//! - `count-refusals`: [`counts()`] tells refusals as well; each costs one RMW on a line of the thread's then.
 //! - `verbs`: `backend::verbs`, over `rdma-sys`; needs libibverbs, librdmacm and libclang to
 //!   build. Off by default: two sys crates linked into one binary clash.
 //!
@@ -103,9 +108,9 @@
 )]
 
 pub mod backend;
+mod counts;
 mod error;
 pub mod gate;
-mod leaks;
 pub mod lease;
 mod mr;
 pub mod op;
@@ -114,8 +119,8 @@ pub mod registration;
 mod sync;
 pub mod work;
 
+pub use counts::{Counts, Leaks, counts, leaks};
 pub use error::{Error, Rejected, Result};
-pub use leaks::{Leaks, leaks};
 pub use lease::{Lease, Lend};
 pub use mr::{
     Chunks, GuardFuture, LocalMr, LocalMrReadAccess, LocalMrSlice, LocalMrSliceMut,

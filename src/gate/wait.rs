@@ -22,6 +22,7 @@ use event_listener::{EventListener, listener};
 
 use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit};
+use crate::counts;
 use crate::error::{Error, Result};
 use crate::sync::{Ordering, Timer, now, spin_loop, waiters};
 
@@ -88,6 +89,7 @@ impl Gate {
                 _ => continue,
             };
             self.check_deadline(deadline)?;
+            counts::park();
             crate::sync::park(listener, until);
         }
     }
@@ -127,6 +129,7 @@ impl Gate {
     pub(super) fn count_wait(&self) {
         // Ordering: Relaxed, as in `waits`.
         self.waits.fetch_add(1, Ordering::Relaxed);
+        counts::wait();
     }
 
     fn check_deadline(&self, deadline: Option<Instant>) -> Result<()> {
@@ -315,7 +318,7 @@ impl<'g> Acquire<'g> {
                 None => {
                     self.listener = Some(waiters(self.place.address()).listen());
                     match self.place.mark() {
-                        Ok(Entry::Held) => {}
+                        Ok(Entry::Held) => counts::park(),
                         Ok(_) => self.listener = None,
                         Err(error) => return self.finish(Err(error)),
                     }

@@ -15,9 +15,9 @@ use std::time::Instant;
 pub use lend::Lend;
 pub use reaper::{Reaped, Reaper, reap};
 
+use crate::counts;
 use crate::error::{Error, Result};
 use crate::gate::Locked;
-use crate::leaks;
 use crate::mr::MrToken;
 use crate::op::Hold;
 use crate::registration::{Deregister, Registered};
@@ -118,8 +118,8 @@ impl Shared {
     /// Gives up a lease that the provider refuses to end: the peers keep it, and the region stays held.
     fn abandon(&self) {
         if self.grant.with(Option::take).is_some() {
-            leaks::registration(self.token.length() as usize);
-            leaks::hold();
+            counts::leaked_registration(self.token.length() as usize);
+            counts::leaked_hold();
             reaper::strike(self);
         }
     }

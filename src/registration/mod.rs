@@ -27,9 +27,9 @@ pub(crate) use adopt::Nobody;
 use regions::Regions;
 pub(crate) use roll::Member;
 
+use crate::counts;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Busy;
-use crate::leaks;
 
 /// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
 /// refuses, memory and registrar are leaked and counted, because the NIC may still touch the bytes.
@@ -140,6 +140,7 @@ impl Registration {
         let Registered { lkey, rkey, handle } = unsafe { self.register(addr, length, access) }?;
         let publish = || self.inner.publish((lkey, rkey), access);
         self.regions.replace(handle, publish);
+        counts::rotation();
         Ok(())
     }
 
@@ -206,7 +207,7 @@ impl Drop for Registration {
                 ManuallyDrop::drop(&mut self.inner.memory);
                 ManuallyDrop::drop(&mut self.registrar);
             },
-            Err(_) => leaks::registration(self.inner.memory.length()),
+            Err(_) => counts::leaked_registration(self.inner.memory.length()),
         }
     }
 }

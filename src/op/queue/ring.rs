@@ -14,7 +14,7 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use super::ticket::{Outcome, Ticket};
-use crate::leaks;
+use crate::counts;
 use crate::op::hold::HoldWord;
 use crate::op::number::Numbers;
 use crate::sync::{AtomicU64, Ordering, Watches};
@@ -338,10 +338,11 @@ impl Ring {
         // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
         if HoldWord::from_bits(first).is_some() {
-            leaks::hold();
+            counts::leaked_hold();
         }
         if first & LAST == 0 {
-            self.other_holds(sequence).for_each(|_| leaks::hold());
+            self.other_holds(sequence)
+                .for_each(|_| counts::leaked_hold());
         }
     }
 

@@ -13,8 +13,8 @@ use crossbeam_utils::CachePadded;
 use super::done::Over;
 use super::prepared::{Prepared, Take};
 use super::ticket::{Completion, Ticket};
+use crate::counts;
 use crate::error::{Error, Rejected, Result};
-use crate::leaks;
 use crate::op::gather::Holding;
 use crate::op::hold::HoldWord;
 use crate::op::number::{Numbers, OpId};
@@ -167,7 +167,7 @@ impl Slots {
 
     fn leak_all(&self) -> usize {
         self.claim_all()
-            .inspect(|at| self.holds(*at).for_each(|_| leaks::hold()))
+            .inspect(|at| self.holds(*at).for_each(|_| counts::leaked_hold()))
             .count()
     }
 }

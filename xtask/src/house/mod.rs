@@ -18,11 +18,11 @@ pub mod clauses;
 /// error tells of.
 const ROOMS: &[(&str, &[&str])] = &[
     ("sync", &[]),
-    ("leaks", &["sync"]),
+    ("counts", &["sync"]),
     ("raw", &["sync"]),
     ("error", &["gate", "registration", "work"]),
-    ("gate", &["error", "sync"]),
-    ("registration", &["error", "gate", "leaks", "sync"]),
+    ("gate", &["counts", "error", "sync"]),
+    ("registration", &["error", "gate", "counts", "sync"]),
     ("work", &["error"]),
     (
         "mr",
@@ -33,7 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "error",
             "gate",
-            "leaks",
+            "counts",
             "mr",
             "registration",
             "sync",
@@ -42,7 +42,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "lease",
-        &["error", "gate", "leaks", "mr", "op", "registration", "sync"],
+        &[
+            "error",
+            "gate",
+            "counts",
+            "mr",
+            "op",
+            "registration",
+            "sync",
+        ],
     ),
     ("backend", &["error", "raw", "registration", "sync", "work"]),
 ];
