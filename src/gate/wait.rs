@@ -25,6 +25,7 @@ use super::{Gate, Permit};
 use crate::counts;
 use crate::error::{Error, Result};
 use crate::sync::{Ordering, Timer, now, spin_loop, waiters};
+use crate::trace;
 
 /// Wakes all who wait at this gate, and whoever shares their list. For who has seen a mark in the word,
 /// with whatever ordering: `notify` starts with a SeqCst fence, which pairs with the Release of that mark, so
@@ -66,6 +67,7 @@ impl Gate {
         if let Look::In(kind) = place.look(&mut turn)? {
             return Ok(kind);
         }
+        let _span = place.span();
         // A reader has time for that now; an exclusive side, who keeps others off the line, has it later.
         if holder.is_shared() {
             self.count_wait();
@@ -89,7 +91,7 @@ impl Gate {
                 _ => continue,
             };
             self.check_deadline(deadline)?;
-            counts::park();
+            place.parks();
             crate::sync::park(listener, until);
         }
     }
@@ -112,6 +114,7 @@ impl Gate {
         if let Look::In(kind) = place.look(&mut turn)? {
             return Ok(kind);
         }
+        let _span = place.span();
         self.count_wait();
         loop {
             progress();
@@ -208,6 +211,17 @@ impl<'g> Place<'g> {
 
     fn address(&self) -> usize {
         std::ptr::from_ref(self.gate) as usize
+    }
+
+    /// It waits from here on.
+    fn span(&self) -> trace::Wait {
+        trace::wait(self.address(), self.holder, || self.gate.state())
+    }
+
+    /// It gives the processor away.
+    fn parks(&self) {
+        counts::park();
+        trace::park(self.address(), self.holder);
     }
 
     /// Looks at the word and takes the hold if it can be had; if shared holders are in the way of
@@ -318,7 +332,7 @@ impl<'g> Acquire<'g> {
                 None => {
                     self.listener = Some(waiters(self.place.address()).listen());
                     match self.place.mark() {
-                        Ok(Entry::Held) => counts::park(),
+                        Ok(Entry::Held) => self.place.parks(),
                         Ok(_) => self.listener = None,
                         Err(error) => return self.finish(Err(error)),
                     }

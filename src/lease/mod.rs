@@ -22,6 +22,7 @@ use crate::mr::MrToken;
 use crate::op::Hold;
 use crate::registration::{Deregister, Registered};
 use crate::sync::unblock;
+use crate::trace;
 
 /// Some bytes of a region, lent to peers: a registration of its own over exactly these bytes, with its own
 /// remote key and the rights that were asked for. `'static`: it keeps the memory registered, also when
@@ -108,9 +109,13 @@ impl Shared {
             // Before anybody is told that it is over: they find the region free.
             drop(ManuallyDrop::into_inner(ended.hold));
             Ok(true)
+        });
+        let revoked = revoked.inspect_err(|error| {
+            self.tell(|addr, length, rkey| trace::revocation_refused(addr, length, rkey, error));
         })?;
         if revoked {
             reaper::strike(self);
+            self.tell(trace::revoked);
         }
         Ok(revoked)
     }
@@ -121,12 +126,20 @@ impl Shared {
             counts::leaked_registration(self.token.length() as usize);
             counts::leaked_hold();
             reaper::strike(self);
+            self.tell(trace::leaked_lease);
         }
+    }
+
+    /// Tells of these bytes and their key.
+    fn tell(&self, event: impl FnOnce(usize, usize, u32)) {
+        let token = self.token;
+        event(token.addr() as usize, token.length() as usize, token.rkey());
     }
 }
 
 impl Lease {
     fn new(hold: Hold, registered: Registered, token: MrToken, expires: Instant) -> Self {
+        let gate = hold.region().gate_address();
         let grant = Grant {
             registration: registered.handle,
             hold: ManuallyDrop::new(hold),
@@ -137,6 +150,9 @@ impl Lease {
             expires,
         }));
         reaper::enlist(&lease.0);
+        lease.0.tell(|addr, length, rkey| {
+            trace::granted(gate, addr, length, rkey, token.access());
+        });
         lease
     }
 

@@ -10,6 +10,7 @@ use event_listener::listener;
 use super::Shared;
 use crate::gate::Locked;
 use crate::sync::{Stop, Worker, global, now, park, waiters};
+use crate::trace;
 
 /// When a lease that the provider refused to end is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -88,7 +89,11 @@ pub fn reap() -> Reaped {
     let mut reaped = Reaped::default();
     for lease in due {
         match lease.revoke() {
-            Ok(revoked) => reaped.revoked += usize::from(revoked),
+            Ok(true) => {
+                reaped.revoked += 1;
+                lease.tell(trace::expired);
+            }
+            Ok(false) => {}
             Err(_) => reaped.refused += 1,
         }
     }

@@ -87,11 +87,18 @@ impl Sealed for LocalMrSliceMut<'_> {
 }
 
 impl Part<'_> {
+    /// By which an operator knows the region: its gate's, which is one region's alone, where bytes may be
+    /// several's.
+    pub(crate) fn gate_address(self) -> usize {
+        std::ptr::from_ref(self.gate()) as usize
+    }
+
     pub(super) fn describe(self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (lkey, rkey) = self.region().registration.inner().keys();
         f.debug_struct(name)
             .field("addr", &self.addr)
             .field("length", &self.length)
+            .field("gate", &format_args!("{:#x}", self.gate_address()))
             .field("lkey", &format_args!("{lkey:#x}"))
             .field("rkey", &format_args!("{rkey:#x}"))
             .field("state", &format_args!("{}", self.gate().state()))

@@ -75,6 +75,11 @@ impl HoldWord {
         }
     }
 
+    /// The address of the region's gate; the region need not live.
+    pub(super) fn gate(self) -> usize {
+        (self.0 & !Self::KIND) as usize + RegionRef::GATE
+    }
+
     /// # Safety
     /// - **HOLD-2**: the caller owns the hold, so that the region lives.
     unsafe fn region(self) -> RegionRef {

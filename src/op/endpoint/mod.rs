@@ -129,6 +129,11 @@ impl<Q: QueuePair> Endpoint<Q> {
         self.qp.as_ref().expect(ALIVE)
     }
 
+    /// Its number, until its end.
+    pub(in crate::op) fn qp_num(&self) -> Option<u32> {
+        self.qp.as_ref().map(Q::qp_num)
+    }
+
     /// Who polls for its send queue.
     pub fn send_poller(&self) -> &Poller<Q::Cq> {
         self.send_seat.poller()
@@ -383,7 +388,7 @@ impl<Q: QueuePair> fmt::Debug for Endpoint<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sends, recvs) = self.outstanding();
         f.debug_struct("Endpoint")
-            .field("qp_num", &self.qp.as_ref().map(Q::qp_num))
+            .field("qp_num", &self.qp_num())
             .field("sends", &sends)
             .field("recvs", &recvs)
             .finish()

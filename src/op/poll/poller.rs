@@ -15,6 +15,7 @@ use crate::op::number::Numbers;
 use crate::op::queue::done::{Done, Over};
 use crate::op::queue::slots::SlotCompleter;
 use crate::sync::{AtomicU64, Event, Ordering, fence};
+use crate::trace;
 use crate::work::{CompletionQueue, WorkCompletion};
 
 /// Polls a completion queue, releases the holds of what is over, wakes the futures that wait for it. A
@@ -147,6 +148,7 @@ impl<C: CompletionQueue> Poller<C> {
                 Ok(taken) => taken,
                 Err(error) => {
                     self.give_up(turn);
+                    trace::polling_failed(&error);
                     return Err(error);
                 }
             };
@@ -172,6 +174,7 @@ impl<C: CompletionQueue> Poller<C> {
             wakers.wake();
             for over in &over {
                 total += over.count();
+                over.trace();
                 over.tell(done);
             }
             if taken < BATCH {
@@ -183,6 +186,7 @@ impl<C: CompletionQueue> Poller<C> {
             Some(wr_id) => {
                 // Ordering: Relaxed. A counter for people.
                 self.shared.unknown.fetch_add(1, Ordering::Relaxed);
+                trace::unknown(wr_id);
                 Err(Error::UnknownCompletion { wr_id })
             }
         }

@@ -18,6 +18,7 @@ use crate::counts;
 use crate::op::hold::HoldWord;
 use crate::op::number::Numbers;
 use crate::sync::{AtomicU64, Ordering, Watches};
+use crate::trace;
 
 /// The last word of a slot.
 const LAST: u64 = 1 << 1;
@@ -337,12 +338,13 @@ impl Ring {
     pub(in crate::op) fn leak(&self, sequence: u64) {
         // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
-        if HoldWord::from_bits(first).is_some() {
+        let others = (first & LAST == 0).then(|| self.other_holds(sequence));
+        for hold in HoldWord::from_bits(first)
+            .into_iter()
+            .chain(others.into_iter().flatten())
+        {
             counts::leaked_hold();
-        }
-        if first & LAST == 0 {
-            self.other_holds(sequence)
-                .for_each(|_| counts::leaked_hold());
+            trace::leaked_hold(hold.gate(), self.numbers.id(sequence).wr_id());
         }
     }
 

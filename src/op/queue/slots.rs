@@ -19,6 +19,7 @@ use crate::op::gather::Holding;
 use crate::op::hold::HoldWord;
 use crate::op::number::{Numbers, OpId};
 use crate::sync::{AtomicU64, Ordering, Watches};
+use crate::trace;
 use crate::work::WcStatus;
 
 const INDEX_BITS: u32 = 20;
@@ -167,8 +168,15 @@ impl Slots {
 
     fn leak_all(&self) -> usize {
         self.claim_all()
-            .inspect(|at| self.holds(*at).for_each(|_| counts::leaked_hold()))
+            .inspect(|at| self.holds(*at).for_each(|hold| self.leak(*at, hold)))
             .count()
+    }
+
+    fn leak(&self, at: usize, hold: HoldWord) {
+        counts::leaked_hold();
+        // Ordering: Relaxed. Claimed by this thread: the generation after that of the work request.
+        let generation = (self.states[at].load(Ordering::Relaxed) >> 1).wrapping_sub(1);
+        trace::leaked_hold(hold.gate(), self.id(at, generation).wr_id());
     }
 }
 
