@@ -89,7 +89,8 @@
 //!
 //! # What an operator sees
 //! [`counts()`] has the numbers of the process: waits, parks, refusals, rotations, leaks. A region's `Debug` says who
-//! holds it. With the feature `tracing` what is rare is told to whoever subscribes to it, by targets, names and fields
+//! holds it, a poller's what is outstanding; [`op::Watch`] reports operations that take too long, [`lease::lent`] what is
+//! lent. With the feature `tracing` what is rare is told to whoever subscribes to it, by targets, names and fields
 //! that stay what they are:
 //!
 //! | target | level | event | fields |
@@ -110,6 +111,7 @@
 //! | `rdma_mr::lease` | warn | `revocation refused` | `addr`, `length`, `rkey`, `error` |
 //! | `rdma_mr::lease` | warn | `lease leaked` | `addr`, `length`, `rkey` |
 //! | `rdma_mr::op` | warn | `operation failed` | `wr_id`, `status`, `vendor_err` |
+//! | `rdma_mr::op` | warn | `operation overdue` | `wr_id`, `qp_num`, `age_ms`, `held` |
 //! | `rdma_mr::op` | warn | `unknown completion` | `wr_id` |
 //! | `rdma_mr::op` | warn | `hold leaked` | `gate`, `wr_id` |
 //! | `rdma_mr::op` | error | `polling failed` | `error` |

@@ -9,6 +9,7 @@
 )]
 
 use std::fmt::{Debug, Display};
+use std::time::Duration;
 
 /// As `tracing::event!`, of target `rdma_mr::…`.
 #[cfg(all(feature = "tracing", not(any(loom, shuttle))))]
@@ -223,4 +224,13 @@ pub(crate) fn polling_failed(error: &impl Display) {
 #[inline(always)]
 pub(crate) fn drained(qp_num: u32, completed: usize, released: usize, leaked: usize) {
     event!(DEBUG, "op", qp_num, completed, released, leaked, "drained");
+}
+
+#[inline(always)]
+pub(crate) fn overdue(wr_id: u64, qp_num: u32, age: Duration, held: impl Debug) {
+    event!(
+        WARN, "op",
+        wr_id = hex!(wr_id), qp_num, age_ms = age.as_millis() as u64, held = ?held,
+        "operation overdue"
+    );
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use lend::Lend;
-pub use reaper::{Reaped, Reaper, reap};
+pub use reaper::{Lent, Reaped, Reaper, lent, reap};
 
 use crate::counts;
 use crate::error::{Error, Result};
@@ -79,6 +79,8 @@ pub struct Lease(Arc<Shared>);
 struct Shared {
     grant: Locked<Option<Grant>>,
     token: MrToken,
+    /// The address of the region's gate.
+    gate: usize,
     expires: Instant,
 }
 
@@ -147,6 +149,7 @@ impl Lease {
         let lease = Lease(Arc::new(Shared {
             grant: Locked::new(Some(grant)),
             token,
+            gate,
             expires,
         }));
         reaper::enlist(&lease.0);

@@ -105,7 +105,7 @@ impl HoldWord {
     ///
     /// # Safety
     /// - **HOLD-2** for `'a`.
-    unsafe fn whole<'a>(self) -> Part<'a> {
+    pub(super) unsafe fn whole<'a>(self) -> Part<'a> {
         // SAFETY: REGION-3 by HOLD-2: the hold keeps the region alive, and as it is.
         unsafe { Part::whole(self.region()) }
     }
