@@ -174,6 +174,11 @@ impl Registration {
         self.regions.count()
     }
 
+    /// As [`count`](Self::count), for who may not wait.
+    pub(crate) fn try_count(&self) -> Option<usize> {
+        self.regions.try_count()
+    }
+
     /// Deregisters all, the one in force last; if the provider refuses one, those that are left are in
     /// force as before. Once ended, nothing more is done.
     ///

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use event_listener::EventListener;
 
 use super::table::{Found, Table};
-use super::turn::{BATCH, Left, Turn, Turns};
+use super::turn::{BATCH, InTable, Left, Turn, Turns};
 use crate::error::{Error, Result};
 use crate::op::Completer;
 use crate::op::number::Numbers;
@@ -345,6 +345,12 @@ impl<C: CompletionQueue> fmt::Debug for Poller<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Poller")
             .field("unknown", &self.unknown())
+            .field(
+                "outstanding",
+                &InTable(self.turns(), |table: &Table, f: &mut fmt::Formatter<'_>| {
+                    table.fmt(f)
+                }),
+            )
             .finish_non_exhaustive()
     }
 }
