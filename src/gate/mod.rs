@@ -215,27 +215,24 @@ impl Gate {
     #[inline]
     pub(crate) unsafe fn release(gate: *const Gate, kind: Kind) -> bool {
         // SAFETY: GATE-1: the gate lives until the RMW, since the caller still holds it.
-        let before = unsafe { &*gate }.take_off(kind);
-        if before.release_is_done(kind.holder()) {
+        let held = unsafe { &*gate };
+        let holder = kind.holder();
+        let before = if holder.is_shared() {
+            // Ordering: Release pairs with the Acquire of the next exclusive acquisition, and with
+            // the fence of the one who frees: what this holder read is over before they write.
+            Word::from_bits(held.word.fetch_sub(kind.unit(), Ordering::Release))
+        } else {
+            held.take_off_exclusive(holder, 0)
+        };
+        if before.release_is_done(holder) {
             return false;
         }
         Self::after_release(gate, before, kind)
     }
 
-    /// The RMW of a release; gives the value before. Nothing of the gate is touched after it.
-    #[inline(always)]
-    fn take_off(&self, kind: Kind) -> Word {
-        let holder = kind.holder();
-        if holder.is_shared() {
-            // Ordering: Release pairs with the Acquire of the next exclusive acquisition, and with
-            // the fence of the one who frees: what this holder read is over before they write.
-            return Word::from_bits(self.word.fetch_sub(kind.unit(), Ordering::Release));
-        }
-        self.take_off_exclusive(holder, 0)
-    }
-
-    /// As [`take_off`](Self::take_off), of an exclusive holder, leaving the bits in `kept` as they are. It
-    /// guesses that nobody waits, which spares the hot path the load of a line that was written just before.
+    /// The RMW of an exclusive release, leaving the bits in `kept` as they are. Nothing of the gate is touched
+    /// after it. It guesses that nobody waits, which spares the hot path the load of a line that was written just
+    /// before.
     #[inline]
     fn take_off_exclusive(&self, holder: Holder, kept: u64) -> Word {
         let mut seen = self.free | Kind::of(holder).unit();

@@ -68,14 +68,9 @@ impl Gate {
             return Ok(kind);
         }
         let _span = place.span();
-        // A reader has time for that now; an exclusive side, who keeps others off the line, has it later.
-        if holder.is_shared() {
-            self.count_wait();
-        }
         let spun = place.spin(&mut turn, deadline);
-        if !holder.is_shared() {
-            self.count_wait();
-        }
+        // Only now: who goes in meanwhile needs the line.
+        self.count_wait();
         if let Some(kind) = spun? {
             return Ok(kind);
         }

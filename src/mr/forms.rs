@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::access::sealed::Sealed;
-use super::region::Part;
+use super::part::Part;
 use crate::error::Result;
 use crate::gate::{Acquire, Holder, Permit};
 

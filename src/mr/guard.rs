@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use super::forms::Guard;
-use super::region::Part;
+use super::part::Part;
 use crate::gate::{Holder, Permit, Reading, Writing};
 use crate::registration::LocalMrInner;
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::access::sealed::Sealed;
 use super::options::MrOptions;
-use super::region::{Part, RegionRef};
+use super::part::Part;
+use super::region::RegionRef;
 use super::slice::{LocalMrSlice, LocalMrSliceMut};
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Snapshot};
@@ -160,7 +161,7 @@ impl Sealed for LocalMr {
     #[inline]
     fn gate(&self) -> &Gate {
         // SAFETY: REGION-3: as above.
-        unsafe { &self.region.get().member.gate }
+        unsafe { self.region.gate() }
     }
 
     #[inline]

@@ -5,6 +5,7 @@ mod forms;
 mod guard;
 mod local;
 mod options;
+mod part;
 mod pool;
 mod region;
 mod remote;
@@ -21,8 +22,9 @@ pub use guard::{
 };
 pub use local::LocalMr;
 pub use options::MrOptions;
+pub(crate) use part::Part;
 pub use pool::{MrPool, PoolOptions, PooledMr};
-pub(crate) use region::{Part, RegionRef};
+pub(crate) use region::RegionRef;
 pub use remote::{Remote, RemoteMr, RemoteMrSlice, RemoteMrSliceMut, RemoteMut};
 pub use shared::{SharedInt, SharedMr, SharedMrAccess, SharedMrSlice};
 pub use slice::{LocalMrSlice, LocalMrSliceMut};

@@ -2,14 +2,11 @@
 //! guards and slices (which borrow the handle) and from holds (which don't).
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::marker::PhantomData;
 use std::mem::offset_of;
-use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::pool::{self, Place};
-use crate::error::{Error, Result};
 use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
 use crate::trace;
@@ -56,7 +53,7 @@ impl Region {
     /// Whether such a hold counts as [`Holder::NicRead`] in the gate. Asked before the gate is, so that
     /// on the way of an operation the kind stays a constant.
     #[inline]
-    fn counts_as_read(&self, holder: Holder) -> bool {
+    pub(super) fn counts_as_read(&self, holder: Holder) -> bool {
         holder == Holder::NicWrite && self.shared
     }
 }
@@ -139,6 +136,14 @@ impl RegionRef {
         unsafe { self.0.as_ref() }
     }
 
+    /// # Safety
+    /// - **REGION-3**.
+    #[inline]
+    pub(crate) unsafe fn gate<'a>(self) -> &'a Gate {
+        // SAFETY: REGION-3, as required of the caller.
+        &unsafe { self.get() }.member.gate
+    }
+
     /// Where its bytes start, and how many there are. Not all of the region: its gate is on the roll of
     /// the registration, and who rotates another part's keys may be looking at it.
     ///
@@ -202,7 +207,7 @@ impl RegionRef {
     #[inline]
     pub(crate) unsafe fn release(self, kind: Kind) {
         // SAFETY: REGION-3 by REGION-6, until the gate's RMW, after which the pointer is not used.
-        let gate: *const Gate = &unsafe { self.get() }.member.gate;
+        let gate: *const Gate = unsafe { self.gate() };
         // SAFETY: GATE-1 by REGION-6.
         let last = unsafe { Gate::release(gate, kind) };
         if last {
@@ -230,169 +235,12 @@ impl RegionRef {
     /// - **REGION-7**: called once, by the handle as it is dropped.
     pub(crate) unsafe fn orphan(self) {
         // SAFETY: REGION-3 by REGION-7, until the gate's RMW, after which the pointer is not used.
-        let gate: *const Gate = &unsafe { self.get() }.member.gate;
+        let gate: *const Gate = unsafe { self.gate() };
         // SAFETY: GATE-2 by REGION-7: the handle is the only way in.
         let free = unsafe { Gate::orphan(gate) };
         if free {
             // SAFETY: REGION-5: the gate says so, to one caller only.
             unsafe { self.free() };
         }
-    }
-}
-
-/// Some bytes of a region whose handle is borrowed for `'a`: what guards and slices are made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Part<'a> {
-    pub(crate) region: RegionRef,
-    pub(crate) addr: NonNull<u8>,
-    pub(crate) length: usize,
-    pub(crate) handle: PhantomData<&'a ()>,
-}
-
-// SAFETY: REGION-1: an address in a region; its bytes are reached only through the gate.
-unsafe impl Send for Part<'_> {}
-// SAFETY: REGION-1: as above.
-unsafe impl Sync for Part<'_> {}
-
-impl<'a> Part<'a> {
-    /// # Safety
-    /// - **REGION-3** for `'a`.
-    #[inline]
-    pub(crate) unsafe fn whole(region: RegionRef) -> Self {
-        // SAFETY: REGION-3, as required of the caller.
-        let seen: &'a Region = unsafe { region.get() };
-        Part {
-            region,
-            addr: seen.addr,
-            length: seen.length,
-            handle: PhantomData,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn region(self) -> &'a Region {
-        // SAFETY: REGION-3: a part borrows the handle for `'a`.
-        unsafe { self.region.get() }
-    }
-
-    #[inline]
-    pub(crate) fn gate(self) -> &'a Gate {
-        &self.region().member.gate
-    }
-
-    /// What the hold of an operation that does that to the bytes enters the gate as.
-    #[inline]
-    pub(crate) fn counts(self, holder: Holder) -> Holder {
-        match self.region().counts_as_read(holder) {
-            true => Holder::NicRead,
-            false => holder,
-        }
-    }
-
-    /// How such a hold is told apart that entered as `kind`.
-    #[inline]
-    pub(crate) fn told(self, holder: Holder, kind: Kind) -> Kind {
-        if !self.region().counts_as_read(holder) {
-            return kind;
-        }
-        debug_assert_eq!(kind, Kind::NicRead, "shared regions are not rotated");
-        Kind::SharedWrite
-    }
-
-    /// Enters the gate by `enter` for such an operation; in a shared region at once, as one that reads.
-    #[inline]
-    pub(crate) fn enter(
-        self,
-        holder: Holder,
-        enter: impl FnOnce(&'a Gate) -> Result<Kind>,
-    ) -> Result<Kind> {
-        if self.region().counts_as_read(holder) {
-            return self.enter_shared();
-        }
-        enter(self.gate())
-    }
-
-    #[cold]
-    fn enter_shared(self) -> Result<Kind> {
-        let kind = self.gate().enter(Holder::NicRead, None)?;
-        Ok(self.told(Holder::NicWrite, kind))
-    }
-
-    /// Refuses if a hold is out. Nobody comes in after it only if the caller owns the handle or
-    /// borrows it mutably.
-    pub(crate) fn must_be_free(self) -> Result<()> {
-        let gate = self.gate();
-        if gate.is_free() {
-            return Ok(());
-        }
-        Err(Error::Held {
-            state: gate.state(),
-        })
-    }
-
-    /// The bytes in `range` of these.
-    pub(crate) fn slice(self, range: impl RangeBounds<usize>) -> Result<Self> {
-        let (start, length) = resolve(range, self.length)?;
-        Ok(Part {
-            // SAFETY: PART-1: `start` lies within the part, which lies within one allocation.
-            addr: unsafe { self.addr.add(start) },
-            length,
-            ..self
-        })
-    }
-}
-
-/// Start and length of `range` in something of `length` bytes: at least one byte, all inside.
-pub(crate) fn resolve(range: impl RangeBounds<usize>, length: usize) -> Result<(usize, usize)> {
-    let start = match range.start_bound() {
-        Bound::Included(&start) => start,
-        Bound::Excluded(&before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(&last) => last.saturating_add(1),
-        Bound::Excluded(&end) => end,
-        Bound::Unbounded => length,
-    };
-    if end > length || start > length {
-        return Err(Error::RangeOutside { start, end, length });
-    }
-    if start >= end {
-        return Err(Error::EmptyRange { start });
-    }
-    Ok((start, end - start))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_resolved_or_refused_with_their_numbers() {
-        assert_eq!(resolve(.., 8).unwrap(), (0, 8));
-        assert_eq!(resolve(2..=7, 8).unwrap(), (2, 6));
-        assert_eq!(
-            resolve((Bound::Excluded(2), Bound::Unbounded), 8).unwrap(),
-            (3, 5)
-        );
-        let outside = |range: (Bound<usize>, Bound<usize>)| {
-            matches!(
-                resolve(range, 8),
-                Err(Error::RangeOutside { length: 8, .. })
-            )
-        };
-        assert!(outside((Bound::Included(0), Bound::Excluded(9))));
-        assert!(outside((Bound::Included(0), Bound::Included(usize::MAX))));
-        assert!(outside((Bound::Excluded(usize::MAX), Bound::Unbounded)));
-        assert!(outside((Bound::Included(9), Bound::Unbounded)));
-        for empty in [3..3, 8..8] {
-            assert!(matches!(resolve(empty, 8), Err(Error::EmptyRange { .. })));
-        }
-        #[allow(clippy::reversed_empty_ranges, reason = "what a caller may pass")]
-        let backwards = 5..3;
-        assert!(matches!(
-            resolve(backwards, 8),
-            Err(Error::EmptyRange { start: 5 })
-        ));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeBounds;
 
 use super::access::sealed::Sealed;
-use super::region::Part;
+use super::part::Part;
 use crate::error::Result;
 
 /// Some bytes of a [`LocalMr`](crate::LocalMr), to read. Shares the region's gate.

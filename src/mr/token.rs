@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::region::{Part, resolve};
+use super::part::{Part, resolve};
 use crate::error::{Error, Result};
 use crate::registration::Access;
 use crate::work::RemoteAddr;

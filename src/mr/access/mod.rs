@@ -15,7 +15,7 @@ use sealed::Sealed;
 pub(crate) mod sealed {
     //! Keeps the traits this crate's own, and gives them what they are made of.
     use crate::gate::Gate;
-    pub use crate::mr::region::Part;
+    pub use crate::mr::part::Part;
     use crate::registration::InnerCell;
 
     /// What every region and slice is. Send and Sync, so that futures over a `dyn` of them are, too.

@@ -5,7 +5,8 @@ use std::ops::RangeBounds;
 
 use super::super::access::sealed::Sealed;
 use super::super::access::{LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
-use super::super::region::{Part, RegionRef};
+use super::super::part::Part;
+use super::super::region::RegionRef;
 use super::super::slice::{LocalMrSlice, LocalMrSliceMut};
 use super::grow;
 use crate::error::Result;
@@ -76,7 +77,7 @@ impl Sealed for PooledMr {
     #[inline]
     fn gate(&self) -> &Gate {
         // SAFETY: REGION-3: as above.
-        unsafe { &self.region.get().member.gate }
+        unsafe { self.region.gate() }
     }
 }
 

@@ -17,7 +17,7 @@ pub use int::SharedInt;
 use super::access::sealed::Sealed;
 use super::local::LocalMr;
 use super::options::MrOptions;
-use super::region::Part;
+use super::part::Part;
 use crate::error::Result;
 use crate::gate::Snapshot;
 use crate::raw;

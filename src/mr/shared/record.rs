@@ -4,7 +4,7 @@
 
 use super::int::sealed::Int;
 use crate::error::{Error, Result};
-use crate::mr::region::Part;
+use crate::mr::part::Part;
 use crate::raw::{self, Whole};
 
 /// Bytes before the body.

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(wrong("gate", "use crate::mr::LocalMr;"), ["mr"]);
         assert_eq!(wrong("backend", "    crate::gate::Gate::new()"), ["gate"]);
         assert!(wrong("op", "use crate::mr::Part;").is_empty());
-        assert!(wrong("mr", "use crate::mr::region::Part;").is_empty());
+        assert!(wrong("mr", "use crate::mr::part::Part;").is_empty());
         assert_eq!(room_of("src/gate/word.rs"), "gate");
         assert_eq!(room_of("src/work.rs"), "work");
     }
