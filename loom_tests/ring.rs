@@ -169,6 +169,39 @@ fn a_post_that_is_taken_back_needs_ax_6() {
     take_one_back("a_post_that_is_taken_back_needs_ax_6", false);
 }
 
+/// The completing side looks at what is outstanding, for people, while a work request is taken back and its slot
+/// is used again: whoever takes it back waits for the look.
+/// Shows: HOLD-2, RING-1.
+#[test]
+fn a_look_does_not_meet_a_post_that_is_taken_back() {
+    exhaust(
+        "a_look_does_not_meet_a_post_that_is_taken_back",
+        3,
+        50,
+        || {
+            let regions = regions::<2>();
+            let (mut poster, completer) = send_ring(2, 1);
+            let looking = thread::spawn(move || {
+                let seen = format!("{completer:?}");
+                assert!(seen.contains("Completer"), "{seen}");
+                completer
+            });
+            let [refused, posted] = regions;
+            drop(poster.prepare(refused.begin_write().unwrap(), SIGNALED));
+            drop(refused);
+            poster
+                .prepare(posted.begin_write().unwrap(), SIGNALED)
+                .unwrap()
+                .commit();
+            let completer = looking.join().unwrap();
+            assert!(format!("{completer:?}").contains("NIC write of"));
+            // SAFETY: COMPLETE-2: here, nothing is posted.
+            assert_eq!(unsafe { completer.release_all() }, 1);
+            assert!(posted.state().is_free());
+        },
+    );
+}
+
 /// One completion releases those that were posted before without one.
 /// Shows: RING-1.
 #[test]

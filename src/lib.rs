@@ -87,8 +87,45 @@
 //! - Registered memory is locked in place. If that is refused (`RLIMIT_MEMLOCK`, the device's own limits), the error is
 //!   [`Error::Register`] with what the provider said, and the memory comes back ([`Rejected`]).
 //!
+//! # What an operator sees
+//! [`counts()`] has the numbers of the process: waits, parks, refusals, rotations, leaks. A region's `Debug` says who
+//! holds it, a poller's what is outstanding; [`op::Watch`] reports operations that take too long, [`lease::lent`] what is
+//! lent. With the feature `tracing` what is rare is told to whoever subscribes to it, by targets, names and fields
+//! that stay what they are:
+//!
+//! | target | level | event | fields |
+//! |---|---|---|---|
+//! | `rdma_mr::gate` | trace | span `wait` | `gate`, `wants`, `held_by` |
+//! | `rdma_mr::gate` | trace | `park` | `gate`, `wants` |
+//! | `rdma_mr::gate` | debug | `closed to operations` | `gate`, `addr`, `length` |
+//! | `rdma_mr::registration` | debug | `region` | `gate`, `addr`, `length` |
+//! | `rdma_mr::registration` | debug | `registered` | `addr`, `length`, `lkey`, `rkey`, `access` |
+//! | `rdma_mr::registration` | debug | `keys rotated` | `addr`, `length`, `lkey`, `rkey`, `access` |
+//! | `rdma_mr::registration` | debug | `deregistered` | `addr`, `length`, `count` |
+//! | `rdma_mr::registration` | warn | `registration refused` | `addr`, `length`, `error` |
+//! | `rdma_mr::registration` | warn | `deregistration refused` | `addr`, `length`, `error` |
+//! | `rdma_mr::registration` | warn | `registration leaked` | `addr`, `length` |
+//! | `rdma_mr::lease` | debug | `granted` | `gate`, `addr`, `length`, `rkey`, `access` |
+//! | `rdma_mr::lease` | debug | `ended` | `addr`, `length`, `rkey` |
+//! | `rdma_mr::lease` | info | `expired` | `addr`, `length`, `rkey` |
+//! | `rdma_mr::lease` | warn | `revocation refused` | `addr`, `length`, `rkey`, `error` |
+//! | `rdma_mr::lease` | warn | `lease leaked` | `addr`, `length`, `rkey` |
+//! | `rdma_mr::op` | warn | `operation failed` | `wr_id`, `status`, `vendor_err` |
+//! | `rdma_mr::op` | warn | `operation overdue` | `wr_id`, `qp_num`, `age_ms`, `held` |
+//! | `rdma_mr::op` | warn | `unknown completion` | `wr_id` |
+//! | `rdma_mr::op` | warn | `hold leaked` | `gate`, `wr_id` |
+//! | `rdma_mr::op` | error | `polling failed` | `error` |
+//! | `rdma_mr::op` | debug | `drained` | `qp_num`, `completed`, `released`, `leaked` |
+//!
+//! `gate` is the address of a region's gate, by which the region is known here: its bytes may be part of another's.
+//! Addresses, keys and `wr_id`s are text, in hexadecimal. `addr` and `length` (in bytes) are those of the bytes
+//! concerned: of a region, of its whole registration, of what is lent. A wait that ends while a thread spins has its
+//! span, too; a future's has none, but it parks. Operations and accesses that get in at once tell nothing.
+//!
 //! # Features
 //! - `soft` (default): [`backend::soft`].
+//! - `count-refusals`: [`counts()`] tells refusals as well; each costs one RMW on a line of the thread's then.
+//! - `tracing`: the events above. Off, nothing is left of them, nor of the dependency.
 //! - `verbs`: `backend::verbs`, over `rdma-sys`; needs libibverbs, librdmacm and libclang to
 //!   build. Off by default: two sys crates linked into one binary clash.
 //!
@@ -103,19 +140,20 @@
 )]
 
 pub mod backend;
+mod counts;
 mod error;
 pub mod gate;
-mod leaks;
 pub mod lease;
 mod mr;
 pub mod op;
 mod raw;
 pub mod registration;
 mod sync;
+mod trace;
 pub mod work;
 
+pub use counts::{Counts, Leaks, counts, leaks};
 pub use error::{Error, Rejected, Result};
-pub use leaks::{Leaks, leaks};
 pub use lease::{Lease, Lend};
 pub use mr::{
     Chunks, GuardFuture, LocalMr, LocalMrReadAccess, LocalMrSlice, LocalMrSliceMut,

@@ -7,23 +7,23 @@ mod util;
 use std::error::Error as _;
 use std::fmt::Debug;
 use std::io::{BufRead as _, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdma_mr::backend::soft::Nic;
+use rdma_mr::backend::soft::{CompletionQueue, Nic};
 use rdma_mr::gate::{Gate, Holder};
 use rdma_mr::lease::Lend;
 use rdma_mr::op::{
     AsyncQueuePair, Begin, Dispatch, Endpoint, Gather, Poller, SharedRecv, recv_slots, send_ring,
 };
-use rdma_mr::registration::Mapping;
+use rdma_mr::registration::{Mapping, StableMemory};
 use rdma_mr::work::{
     BadWr, CompletionEvents as _, CompletionQueue as _, QpCaps, QueuePair as _, SendFlags,
     WorkCompletion,
 };
 use rdma_mr::{
-    Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrOptions, PoolOptions,
-    RemoteMr, SharedMrAccess,
+    Access, Error, LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess, MrOptions,
+    PoolOptions, RemoteMr, SharedMrAccess,
 };
 use util::Pair;
 
@@ -34,6 +34,13 @@ fn says(it: &dyn Debug, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
+}
+
+/// How a region's gate is named.
+fn gate_of(mr: &LocalMr) -> String {
+    let text = format!("{mr:?}");
+    let rest = text.split("gate: ").nth(1).expect("its gate");
+    format!("gate {}", rest.split(',').next().unwrap())
 }
 
 #[test]
@@ -54,6 +61,19 @@ fn regions_say_where_they_are_and_who_has_them() {
     says(&hold, &["Hold", "NicWrite"]);
     says(&mr, &["NIC"]);
     drop(hold);
+    // What is being retired, and what was.
+    let hold = mr.begin_read().unwrap();
+    mr.rotate_keys().unwrap();
+    says(
+        &mr,
+        &[
+            "registrations: 2",
+            "1 NIC read, operations under retired keys",
+        ],
+    );
+    drop(hold);
+    mr.retire().unwrap();
+    says(&mr, &["registrations: 1", "free", "waits: 0"]);
     says(&mr.retire_async(), &["Retire"]);
     let memory = mr.close().map_err(|(_, error)| error).unwrap();
     says(&memory, &["64 bytes"]);
@@ -71,7 +91,7 @@ fn regions_say_where_they_are_and_who_has_them() {
     };
     let pool = MrOptions::new().pool(&pd, size).unwrap();
     let mut slot = pool.take().unwrap();
-    says(&slot, &["PooledMr", "length: 32"]);
+    says(&slot, &["PooledMr", "length: 32", "slot: "]);
     slot.get_mut(..4).unwrap().as_mut_slice().fill(7);
     assert_eq!(slot.as_slice()[..5], [7, 7, 7, 7, 0]);
     assert!(slot.get_mut(..33).is_err());
@@ -124,8 +144,18 @@ fn queues_say_what_is_outstanding() {
     drop(write);
     says(&gather.begin_read_async(), &["GatherFuture"]);
 
-    a.recv(mr.begin_write().unwrap()).unwrap();
+    let id = a.recv(mr.begin_write().unwrap()).unwrap();
     says(&a, &["Endpoint", "sends: 0", "recvs: 1"]);
+    // Which operations, and on what: joined with the region by its gate.
+    let wr_id = format!(
+        "recv {:#x}: [NIC write of 8 B at {:#x}",
+        id.wr_id(),
+        mr.addr()
+    );
+    let gate = gate_of(&mr);
+    for it in [&a as &dyn Debug, a.recv_poller()] {
+        says(it, &[&wr_id, &gate, "a NIC write in flight"]);
+    }
     says(&a.drain(), &["Drain"]);
     says(&AsyncQueuePair::new(b), &["AsyncQueuePair"]);
 
@@ -137,6 +167,47 @@ fn queues_say_what_is_outstanding() {
     says(&receives, &["SharedRecv"]);
 }
 
+/// Memory that prints a poller as it is freed.
+struct Printing {
+    bytes: Vec<u8>,
+    poller: Poller<CompletionQueue>,
+    printed: Arc<Mutex<String>>,
+}
+
+// SAFETY: MEM-1 to MEM-4 as for `Vec<u8>`.
+unsafe impl StableMemory for Printing {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes.as_mut_ptr()
+    }
+
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl Drop for Printing {
+    fn drop(&mut self) {
+        *self.printed.lock().unwrap() = format!("{:?}", self.poller);
+    }
+}
+
+/// Also in the middle of a poll, whose table is in use then.
+#[test]
+fn a_poller_that_polls_says_that_it_is_busy() {
+    let mut pair = Pair::stepped();
+    let printed = Arc::default();
+    let memory = Printing {
+        bytes: vec![0; 8],
+        poller: pair.b.recv_poller().clone(),
+        printed: Arc::clone(&printed),
+    };
+    let into = LocalMr::register(&pair.pd, memory).unwrap();
+    pair.start_message(&pair.alloc(8), &into);
+    drop(into); // the completion frees it
+    pair.finish(2);
+    says(&*printed.lock().unwrap(), &["Poller", "busy"]);
+}
+
 #[test]
 fn rings_say_what_is_in_them() {
     let pd = Nic::new().alloc_pd();
@@ -144,12 +215,15 @@ fn rings_say_what_is_in_them() {
     let (mut poster, completer) = send_ring(2, 1);
     assert_eq!(poster.capacity(), 2);
     says(&poster, &["Poster"]);
-    says(&completer, &["Completer"]);
+    says(&completer, &["Completer", "outstanding: []"]);
     let prepared = poster.prepare(mr.begin_read().unwrap(), SendFlags::SIGNALED);
     let prepared = prepared.unwrap();
     says(&prepared, &["Prepared"]);
     assert_eq!(prepared.id().wr_id(), prepared.wr_id());
+    let wr_id = format!("send {:#x}: [NIC read of 8 B", prepared.wr_id());
+    says(&completer, &[&wr_id, &gate_of(&mr), "1 NIC read"]);
     drop(prepared);
+    says(&completer, &["outstanding: []"]);
     let chain = poster.chain();
     assert!(chain.is_empty());
     says(&chain, &["Chain"]);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::slots::Place;
 use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit, wait};
+use crate::counts;
 use crate::error::{Error, Result};
 use crate::sync::{Ordering, Timer, now, spin_loop};
 
@@ -13,9 +14,10 @@ impl Gate {
     #[inline(always)] // as in `mr::forms`
     pub(crate) fn try_permit(&self, holder: Holder) -> Option<Permit<'_>> {
         if holder == Holder::CpuRead {
-            return self.try_reader().map(|place| Permit::reader(self, place));
+            let place = counts::attempt(self.try_reader())?;
+            return Some(Permit::reader(self, place));
         }
-        let kind = self.try_enter(holder)?;
+        let kind = counts::attempt(self.try_enter(holder))?;
         Some(Permit::new(self, kind.known(holder)))
     }
 

@@ -33,6 +33,15 @@ impl<T> Locked<T> {
     }
 }
 
+impl<T> Locked<T> {
+    /// As [`with`](Self::with), if nobody uses it.
+    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let _permit = self.gate.try_acquire(Holder::CpuWrite).ok()?;
+        // SAFETY: LOCKED-1: the permit is out until `f` has returned.
+        Some(self.value.get_mut().with(|value| f(unsafe { &mut *value })))
+    }
+}
+
 impl<T> fmt::Debug for Locked<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Locked").field(&self.gate).finish()

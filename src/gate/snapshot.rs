@@ -44,6 +44,11 @@ pub struct Snapshot {
     pub closed: bool,
     /// Whether readers are published in slots at this time ([`ReadBias`](super::ReadBias)).
     pub biased: bool,
+    /// Whether operations are waited for that began before the keys were changed: a registration before the
+    /// one in force ends with them.
+    pub retiring: bool,
+    /// Whether the handle is gone: the last release frees.
+    pub orphaned: bool,
 }
 
 impl Snapshot {
@@ -79,6 +84,8 @@ impl fmt::Display for Snapshot {
             (self.waiting_exclusive, "exclusive side waiting"),
             (self.closed, "closed to new operations"),
             (self.biased, "biased to readers"),
+            (self.retiring, "operations under retired keys"),
+            (self.orphaned, "handle dropped"),
         ] {
             if set {
                 parts.push(what.into());
@@ -104,6 +111,8 @@ impl Word {
             pending: self.has(Self::PENDING),
             closed: self.has(Self::CLOSED),
             biased: self.has(Self::BIASED),
+            retiring: self.has(Self::RETIRING | Self::WAIT_OLD),
+            orphaned: self.has(Self::ORPHANED),
         }
     }
 }
@@ -119,5 +128,10 @@ mod tests {
         assert_eq!(text, "2 CPU readers, 1 NIC read, exclusive side waiting");
         assert_eq!(Word::from_bits(0).snapshot(0).to_string(), "free");
         assert!(Word::from_bits(Word::WAIT_EXCL).snapshot(0).is_free());
+        let bits = Word::NIC_EXCL | Word::CLOSED | Word::ORPHANED | Word::WAIT_OLD;
+        let text = Word::from_bits(bits).snapshot(1).to_string();
+        let all = "a NIC write in flight, 1 CPU reader, closed to new operations, \
+                   operations under retired keys, handle dropped";
+        assert_eq!(text, all);
     }
 }

@@ -22,8 +22,10 @@ use event_listener::{EventListener, listener};
 
 use super::word::{Entry, Holder, Kind, Word};
 use super::{Gate, Permit};
+use crate::counts;
 use crate::error::{Error, Result};
 use crate::sync::{Ordering, Timer, now, spin_loop, waiters};
+use crate::trace;
 
 /// Wakes all who wait at this gate, and whoever shares their list. For who has seen a mark in the word,
 /// with whatever ordering: `notify` starts with a SeqCst fence, which pairs with the Release of that mark, so
@@ -65,6 +67,7 @@ impl Gate {
         if let Look::In(kind) = place.look(&mut turn)? {
             return Ok(kind);
         }
+        let _span = place.span();
         let spun = place.spin(&mut turn, deadline);
         // Only now: who goes in meanwhile needs the line.
         self.count_wait();
@@ -83,6 +86,7 @@ impl Gate {
                 _ => continue,
             };
             self.check_deadline(deadline)?;
+            place.parks();
             crate::sync::park(listener, until);
         }
     }
@@ -105,6 +109,7 @@ impl Gate {
         if let Look::In(kind) = place.look(&mut turn)? {
             return Ok(kind);
         }
+        let _span = place.span();
         self.count_wait();
         loop {
             progress();
@@ -122,6 +127,7 @@ impl Gate {
     pub(super) fn count_wait(&self) {
         // Ordering: Relaxed, as in `waits`.
         self.waits.fetch_add(1, Ordering::Relaxed);
+        counts::wait();
     }
 
     fn check_deadline(&self, deadline: Option<Instant>) -> Result<()> {
@@ -200,6 +206,17 @@ impl<'g> Place<'g> {
 
     fn address(&self) -> usize {
         std::ptr::from_ref(self.gate) as usize
+    }
+
+    /// It waits from here on.
+    fn span(&self) -> trace::Wait {
+        trace::wait(self.address(), self.holder, || self.gate.state())
+    }
+
+    /// It gives the processor away.
+    fn parks(&self) {
+        counts::park();
+        trace::park(self.address(), self.holder);
     }
 
     /// Looks at the word and takes the hold if it can be had; if shared holders are in the way of
@@ -310,7 +327,7 @@ impl<'g> Acquire<'g> {
                 None => {
                     self.listener = Some(waiters(self.place.address()).listen());
                     match self.place.mark() {
-                        Ok(Entry::Held) => {}
+                        Ok(Entry::Held) => self.place.parks(),
                         Ok(_) => self.listener = None,
                         Err(error) => return self.finish(Err(error)),
                     }

@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use lend::Lend;
-pub use reaper::{Reaped, Reaper, reap};
+pub use reaper::{Lent, Reaped, Reaper, lent, reap};
 
+use crate::counts;
 use crate::error::{Error, Result};
 use crate::gate::Locked;
-use crate::leaks;
 use crate::mr::MrToken;
 use crate::op::Hold;
 use crate::registration::{Deregister, Registered};
 use crate::sync::unblock;
+use crate::trace;
 
 /// Some bytes of a region, lent to peers: a registration of its own over exactly these bytes, with its own
 /// remote key and the rights that were asked for. `'static`: it keeps the memory registered, also when
@@ -78,6 +79,8 @@ pub struct Lease(Arc<Shared>);
 struct Shared {
     grant: Locked<Option<Grant>>,
     token: MrToken,
+    /// The address of the region's gate.
+    gate: usize,
     expires: Instant,
 }
 
@@ -108,9 +111,13 @@ impl Shared {
             // Before anybody is told that it is over: they find the region free.
             drop(ManuallyDrop::into_inner(ended.hold));
             Ok(true)
+        });
+        let revoked = revoked.inspect_err(|error| {
+            self.tell(|addr, length, rkey| trace::revocation_refused(addr, length, rkey, error));
         })?;
         if revoked {
             reaper::strike(self);
+            self.tell(trace::revoked);
         }
         Ok(revoked)
     }
@@ -118,15 +125,23 @@ impl Shared {
     /// Gives up a lease that the provider refuses to end: the peers keep it, and the region stays held.
     fn abandon(&self) {
         if self.grant.with(Option::take).is_some() {
-            leaks::registration(self.token.length() as usize);
-            leaks::hold();
+            counts::leaked_registration(self.token.length() as usize);
+            counts::leaked_hold();
             reaper::strike(self);
+            self.tell(trace::leaked_lease);
         }
+    }
+
+    /// Tells of these bytes and their key.
+    fn tell(&self, event: impl FnOnce(usize, usize, u32)) {
+        let token = self.token;
+        event(token.addr() as usize, token.length() as usize, token.rkey());
     }
 }
 
 impl Lease {
     fn new(hold: Hold, registered: Registered, token: MrToken, expires: Instant) -> Self {
+        let gate = hold.region().gate_address();
         let grant = Grant {
             registration: registered.handle,
             hold: ManuallyDrop::new(hold),
@@ -134,9 +149,13 @@ impl Lease {
         let lease = Lease(Arc::new(Shared {
             grant: Locked::new(Some(grant)),
             token,
+            gate,
             expires,
         }));
         reaper::enlist(&lease.0);
+        lease.0.tell(|addr, length, rkey| {
+            trace::granted(gate, addr, length, rkey, token.access());
+        });
         lease
     }
 

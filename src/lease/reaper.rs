@@ -9,7 +9,9 @@ use event_listener::listener;
 
 use super::Shared;
 use crate::gate::Locked;
+use crate::mr::MrToken;
 use crate::sync::{Stop, Worker, global, now, park, waiters};
+use crate::trace;
 
 /// When a lease that the provider refused to end is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -50,6 +52,54 @@ pub(super) fn strike(lease: &Shared) {
     drop(entry);
 }
 
+/// A lease in force, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lent {
+    /// The address of the region's gate, by which its `Debug` names it.
+    pub gate: usize,
+    /// Which bytes, with which key and rights.
+    pub token: MrToken,
+    /// When its time has passed.
+    pub expires: Instant,
+}
+
+impl Lent {
+    /// For how long its time has passed; `None` if it has not. Then nobody [reaps](reap), or the provider refuses
+    /// to end it: the region stays held.
+    #[must_use]
+    pub fn overdue(&self) -> Option<Duration> {
+        now().checked_duration_since(self.expires)
+    }
+}
+
+/// All leases of the process that are in force, by when they expire. For people: by the time it is read, some
+/// may be over. Waits for who changes the list, never for the kernel; O(leases).
+///
+/// ```
+/// use std::time::Duration;
+/// use rdma_mr::lease::lent;
+/// use rdma_mr::prelude::*;
+/// use rdma_mr::backend::soft::Nic;
+///
+/// let mr = LocalMr::alloc(&Nic::new().alloc_pd(), 64)?;
+/// let lease = mr.lease(..8, Access::REMOTE_READ, Duration::ZERO)?;
+/// let all = lent();
+/// assert!(all[0].token == lease.token() && all[0].overdue().is_some());
+/// lease.revoke()?;
+/// assert!(lent().is_empty());
+/// # Ok::<(), rdma_mr::Error>(())
+/// ```
+#[must_use]
+pub fn lent() -> Vec<Lent> {
+    let about = |lease: &Arc<Shared>| Lent {
+        gate: lease.gate,
+        token: lease.token,
+        expires: lease.expires,
+    };
+    LEASES.with(|leases| leases.values().map(about).collect())
+}
+
 /// What [`reap`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -88,7 +138,11 @@ pub fn reap() -> Reaped {
     let mut reaped = Reaped::default();
     for lease in due {
         match lease.revoke() {
-            Ok(revoked) => reaped.revoked += usize::from(revoked),
+            Ok(true) => {
+                reaped.revoked += 1;
+                lease.tell(trace::expired);
+            }
+            Ok(false) => {}
             Err(_) => reaped.refused += 1,
         }
     }

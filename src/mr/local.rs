@@ -15,6 +15,7 @@ use super::slice::{LocalMrSlice, LocalMrSliceMut};
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Snapshot};
 use crate::registration::{InnerCell, Memory, Registrar, StableMemory};
+use crate::trace;
 
 /// Registered memory of this side, owned: bytes that the CPU reads and writes through guards, and
 /// the NIC through operations that hold the region.
@@ -104,7 +105,13 @@ impl LocalMr {
     /// Refuses operations from now on: who begins one gets [`Error::Closed`], also who already
     /// waits for it. Those in flight go on, and the CPU reads and writes as before. One RMW.
     pub fn shutdown(&self) {
-        self.part().gate().close();
+        let part = self.part();
+        part.gate().close();
+        trace::shutdown(
+            part.gate_address(),
+            part.addr.as_ptr() as usize,
+            part.length,
+        );
     }
 
     /// Deregisters (`ibv_dereg_mr`) and gives the memory back. Blocks in the kernel, waits for

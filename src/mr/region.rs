@@ -2,7 +2,6 @@
 //! guards and slices (which borrow the handle) and from holds (which don't).
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-#[cfg(not(any(loom, shuttle)))]
 use std::mem::offset_of;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use super::pool::{self, Place};
 use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
+use crate::trace;
 
 /// In two lines: the gate's word is at the end of the first one, which goes from core to core with each guard
 /// and operation; what those look at but never change is in the second one, which all cores keep.
@@ -28,8 +28,7 @@ pub(crate) struct Region {
 
 // The border between the lines is in the gate.
 #[cfg(not(any(loom, shuttle)))]
-const _: () =
-    assert!(offset_of!(Region, member) + offset_of!(Member, gate) + Gate::UNWRITTEN == LINE);
+const _: () = assert!(RegionRef::GATE + Gate::UNWRITTEN == LINE);
 
 /// How many bytes go from core to core at a time.
 const LINE: usize = 64;
@@ -77,6 +76,8 @@ unsafe impl Sync for RegionRef {}
 impl RegionRef {
     /// How low the address's bits are zero: a hold keeps its kind there.
     pub(crate) const ALIGN: usize = PLACE.align();
+    /// How far its gate is behind it.
+    pub(crate) const GATE: usize = offset_of!(Region, member) + offset_of!(Member, gate);
 
     pub(crate) fn new(region: Region) -> Self {
         // SAFETY: REGION-8: it is of some size.
@@ -97,13 +98,14 @@ impl RegionRef {
         // SAFETY: REGION-8.
         unsafe { place.write(region) };
         // SAFETY: written just now.
-        let Region {
-            member,
-            registration,
-            ..
-        } = unsafe { place.as_ref() };
+        let region = unsafe { place.as_ref() };
+        trace::region(
+            place.addr().get() + Self::GATE,
+            region.addr.as_ptr() as usize,
+            region.length,
+        );
         // SAFETY: ROLL-1: it stays there until `strike`.
-        unsafe { registration.enlist(NonNull::from(member)) };
+        unsafe { region.registration.enlist(NonNull::from(&region.member)) };
         RegionRef(place)
     }
 

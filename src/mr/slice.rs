@@ -87,15 +87,33 @@ impl Sealed for LocalMrSliceMut<'_> {
 }
 
 impl Part<'_> {
+    /// By which an operator knows the region: its gate's, which is one region's alone, where bytes may be
+    /// several's.
+    pub(crate) fn gate_address(self) -> usize {
+        std::ptr::from_ref(self.gate()) as usize
+    }
+
+    /// Where it is, and who has it as far as that is known. Waits for nobody.
     pub(super) fn describe(self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (lkey, rkey) = self.region().registration.inner().keys();
-        f.debug_struct(name)
-            .field("addr", &self.addr)
+        let region = self.region();
+        let registration = &region.registration;
+        let (lkey, rkey) = registration.inner().keys();
+        let mut f = f.debug_struct(name);
+        f.field("addr", &self.addr)
             .field("length", &self.length)
+            .field("gate", &format_args!("{:#x}", self.gate_address()))
             .field("lkey", &format_args!("{lkey:#x}"))
             .field("rkey", &format_args!("{rkey:#x}"))
             .field("state", &format_args!("{}", self.gate().state()))
-            .finish()
+            .field("waits", &self.gate().waits());
+        if let Some(place) = &region.place {
+            f.field("slot", &place.number);
+        }
+        match registration.try_count() {
+            Some(count) => f.field("registrations", &count),
+            None => f.field("registrations", &format_args!("being changed")),
+        };
+        f.finish()
     }
 }
 

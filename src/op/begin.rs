@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::hold::{Hold, length_of_sge, require};
+use crate::counts;
 use crate::error::{Error, Result};
 use crate::gate::{Acquire, Gate, Holder, Kind};
 use crate::mr::{MrAccess, Part};
@@ -112,7 +113,7 @@ impl<T: MrAccess + ?Sized> Begin for T {}
 
 #[inline]
 pub(super) fn try_enter(gate: &Gate, holder: Holder) -> Result<Kind> {
-    match gate.try_enter(holder) {
+    match counts::attempt(gate.try_enter(holder)) {
         Some(kind) => Ok(kind),
         None => Err(gate.refusal(holder)),
     }

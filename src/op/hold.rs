@@ -75,6 +75,11 @@ impl HoldWord {
         }
     }
 
+    /// The address of the region's gate; the region need not live.
+    pub(super) fn gate(self) -> usize {
+        (self.0 & !Self::KIND) as usize + RegionRef::GATE
+    }
+
     /// # Safety
     /// - **HOLD-2**: the caller owns the hold, so that the region lives.
     unsafe fn region(self) -> RegionRef {
@@ -100,7 +105,7 @@ impl HoldWord {
     ///
     /// # Safety
     /// - **HOLD-2** for `'a`.
-    unsafe fn whole<'a>(self) -> Part<'a> {
+    pub(super) unsafe fn whole<'a>(self) -> Part<'a> {
         // SAFETY: REGION-3 by HOLD-2: the hold keeps the region alive, and as it is.
         unsafe { Part::whole(self.region()) }
     }

@@ -7,7 +7,8 @@
 //!   which knows selective signalling, lists, and completions that are none; [`Dispatch`] finds the
 //!   ring of a completion.
 //! - For those who use a backend of ours: [`Endpoint`] posts, [`Poller`] polls, [`AsyncQueuePair`] is
-//!   both as futures, [`Drain`] the orderly end; [`SharedRecv`] for shared receive queues.
+//!   both as futures, [`Drain`] the orderly end; [`SharedRecv`] for shared receive queues. A [`Watch`] reports
+//!   what takes too long.
 
 mod begin;
 mod endpoint;
@@ -32,8 +33,10 @@ pub use number::OpId;
 pub use poll::dispatch::{Dispatch, Rings};
 pub use poll::poller::Poller;
 pub use poll::thread::PollerThread;
+pub use poll::watch::{Limits, Overdue, Watch};
 pub use queue::completer::Completer;
 pub use queue::done::{Done, Over};
+pub use queue::look::Held;
 pub use queue::poster::{Chain, Poster, recv_ring, send_ring};
 pub use queue::prepared::Prepared;
 pub use queue::slots::{SlotCompleter, SlotPoster, recv_slots};

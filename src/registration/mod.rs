@@ -27,9 +27,10 @@ pub(crate) use adopt::Nobody;
 use regions::Regions;
 pub(crate) use roll::Member;
 
+use crate::counts;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::Busy;
-use crate::leaks;
+use crate::trace;
 
 /// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
 /// refuses, memory and registrar are leaked and counted, because the NIC may still touch the bytes.
@@ -61,7 +62,10 @@ impl Registration {
                 registered,
                 remote_write_granted,
             )),
-            Err(error) => Err(Rejected::new(memory, Error::Register(error))),
+            Err(error) => {
+                trace::registration_refused(addr.as_ptr() as usize, length, &error);
+                Err(Rejected::new(memory, Error::Register(error)))
+            }
         }
     }
 
@@ -73,6 +77,8 @@ impl Registration {
         remote_write_granted: bool,
     ) -> Self {
         let Registered { lkey, rkey, handle } = registered;
+        let (addr, length) = (memory.addr().as_ptr() as usize, memory.length());
+        trace::registered(addr, length, lkey, rkey, access);
         Registration {
             inner: InnerCell::new(memory, (lkey, rkey), access),
             regions: Regions::new(handle),
@@ -129,7 +135,10 @@ impl Registration {
         access: Access,
     ) -> Result<Registered> {
         // SAFETY: REG-4, as required of the caller.
-        unsafe { self.registrar.register(addr, length, access) }.map_err(Error::Register)
+        unsafe { self.registrar.register(addr, length, access) }.map_err(|error| {
+            trace::registration_refused(addr.as_ptr() as usize, length, &error);
+            Error::Register(error)
+        })
     }
 
     /// Registers the memory once more, with those rights, which were validated, and publishes that.
@@ -140,6 +149,8 @@ impl Registration {
         let Registered { lkey, rkey, handle } = unsafe { self.register(addr, length, access) }?;
         let publish = || self.inner.publish((lkey, rkey), access);
         self.regions.replace(handle, publish);
+        counts::rotation();
+        trace::rotated(addr.as_ptr() as usize, length, lkey, rkey, access);
         Ok(())
     }
 
@@ -147,7 +158,9 @@ impl Registration {
     /// kernel. `Err` in the inside: an operation that is waited for.
     pub(crate) fn try_retire(&self) -> Result<Result<(), Busy>> {
         let (over, advanced) = self.regions.retired();
+        let count = over.len();
         let (refused, last) = end_all(over);
+        self.tell_ended(count - refused.len(), last.as_ref());
         if let Some(error) = last {
             self.regions.put_back(refused);
             return Err(Error::Deregister(error));
@@ -161,6 +174,11 @@ impl Registration {
         self.regions.count()
     }
 
+    /// As [`count`](Self::count), for who may not wait.
+    pub(crate) fn try_count(&self) -> Option<usize> {
+        self.regions.try_count()
+    }
+
     /// Deregisters all, the one in force last; if the provider refuses one, those that are left are in
     /// force as before. Once ended, nothing more is done.
     ///
@@ -168,13 +186,27 @@ impl Registration {
     /// - **ROLL-4**: the caller has all regions of the registration, and no operation is in flight.
     pub(crate) unsafe fn end(&self) -> io::Result<()> {
         // SAFETY: ROLL-4, as required of the caller.
-        unsafe { self.regions.end() }
+        let ended = unsafe { self.regions.end() };
+        self.tell_ended(usize::from(ended.is_ok()), ended.as_ref().err());
+        ended
+    }
+
+    /// So many registrations of the memory have been ended, and the provider refused to end another.
+    fn tell_ended(&self, count: usize, refused: Option<&io::Error>) {
+        let (addr, length) = self.bytes();
+        let addr = addr.as_ptr() as usize;
+        if count > 0 {
+            trace::deregistered(addr, length, count);
+        }
+        if let Some(error) = refused {
+            trace::deregistration_refused(addr, length, error);
+        }
     }
 
     /// The memory of a registration that has [ended](Self::end).
     pub(crate) fn into_memory(self) -> Memory {
         // SAFETY: ROLL-4: it is owned. Nothing is done if it has ended.
-        assert!(unsafe { self.end() }.is_ok());
+        assert!(unsafe { self.regions.end() }.is_ok());
         let mut ended = ManuallyDrop::new(self);
         // SAFETY: REGN-1: `ended` is not used, nor dropped, after its fields were taken.
         unsafe {
@@ -206,7 +238,11 @@ impl Drop for Registration {
                 ManuallyDrop::drop(&mut self.inner.memory);
                 ManuallyDrop::drop(&mut self.registrar);
             },
-            Err(_) => leaks::registration(self.inner.memory.length()),
+            Err(_) => {
+                let (addr, length) = self.bytes();
+                counts::leaked_registration(length);
+                trace::leaked_registration(addr.as_ptr() as usize, length);
+            }
         }
     }
 }

@@ -127,6 +127,14 @@ impl Regions {
         1 + self.roll().map_or(0, retired)
     }
 
+    /// As [`count`](Self::count), if nobody is changing it.
+    pub(super) fn try_count(&self) -> Option<usize> {
+        match self.roll() {
+            None => Some(1),
+            Some(roll) => roll.try_with(|roll| 1 + roll.count()),
+        }
+    }
+
     /// Ends all of them, the one in force last. What is left after a refusal is to be ended as before.
     ///
     /// # Safety

@@ -80,6 +80,13 @@ impl Drop for AtomicWaker {
     }
 }
 
+/// What is counted for people is counted on one line.
+pub(crate) const LANES: usize = 1;
+
+pub(crate) fn lane() -> usize {
+    0
+}
+
 /// A number that tells this thread from all others that live; never 0. The threads of a model are one
 /// thread of the system.
 pub(crate) fn this_thread() -> u64 {

@@ -43,6 +43,16 @@ pub(crate) fn this_thread() -> u64 {
     PLACE.with(|place| std::ptr::from_ref(place) as u64)
 }
 
+/// How many lines there are to count on, and which one is this thread's: of several that count at a time, most
+/// have one for themselves. What tells threads apart is an address, and far from the next.
+pub(crate) const LANES: usize = 1 << LANE_BITS;
+const LANE_BITS: u32 = 3;
+
+pub(crate) fn lane() -> usize {
+    let hash = this_thread().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (hash >> (u64::BITS - LANE_BITS)) as usize
+}
+
 /// The time, which a model has a clock of its own for.
 pub(crate) fn now() -> Instant {
     Instant::now()

@@ -18,7 +18,7 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// Where a slot is at home. Keeps what the slots of its pool share.
 pub(crate) struct Place {
     pool: Arc<Shared>,
-    number: usize,
+    pub(in crate::mr) number: usize,
 }
 
 /// What the slots of a pool share. Each of them keeps it, and so does the pool.

@@ -12,6 +12,7 @@ use super::Endpoint;
 use crate::error::Error;
 use crate::op::queue::done::Done;
 use crate::sync::{now, park};
+use crate::trace;
 use crate::work::QueuePair;
 
 /// How long to sleep between two polls while nobody tells of completions.
@@ -134,6 +135,7 @@ impl<Q: QueuePair> Drain<Q> {
     }
 
     fn settle(&mut self) -> Drained {
+        let qp_num = self.endpoint.qp_num();
         let ended = match self.endpoint.end() {
             Ok(ended) => ended,
             Err(source) => {
@@ -142,9 +144,13 @@ impl<Q: QueuePair> Drain<Q> {
                 self.endpoint.abandon()
             }
         };
+        // Taken: polled after completion, a drain accounts for nothing twice.
+        let completed = std::mem::take(&mut self.outstanding) - (ended.released + ended.leaked);
+        if let Some(qp_num) = qp_num {
+            trace::drained(qp_num, completed, ended.released, ended.leaked);
+        }
         Drained {
-            // Taken: polled after completion, a drain accounts for nothing twice.
-            completed: std::mem::take(&mut self.outstanding) - (ended.released + ended.leaked),
+            completed,
             released: ended.released,
             leaked: ended.leaked,
             error: self.error.take(),

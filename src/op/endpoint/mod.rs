@@ -14,7 +14,7 @@ use std::pin::Pin;
 use super::gather::{Holding, check_kind};
 use super::number::OpId;
 use super::poll::poller::Poller;
-use super::poll::seat::{Parts, Seat};
+use super::poll::seat::{Parts, QueueOf, Seat};
 use super::queue::done::Done;
 use super::queue::poster::Poster;
 use super::queue::ticket::Ticket;
@@ -127,6 +127,11 @@ impl<Q: QueuePair> Endpoint<Q> {
     /// The queue pair.
     pub fn qp(&self) -> &Q {
         self.qp.as_ref().expect(ALIVE)
+    }
+
+    /// Its number, until its end.
+    pub(in crate::op) fn qp_num(&self) -> Option<u32> {
+        self.qp.as_ref().map(Q::qp_num)
     }
 
     /// Who polls for its send queue.
@@ -382,10 +387,14 @@ impl<Q: QueuePair> Drop for Endpoint<Q> {
 impl<Q: QueuePair> fmt::Debug for Endpoint<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sends, recvs) = self.outstanding();
+        let queue = |seat, recv| QueueOf { seat, recv };
+        let recv_seat = self.recv_seat.as_ref().unwrap_or(&self.send_seat);
         f.debug_struct("Endpoint")
-            .field("qp_num", &self.qp.as_ref().map(Q::qp_num))
+            .field("qp_num", &self.qp_num())
             .field("sends", &sends)
             .field("recvs", &recvs)
+            .field("send_queue", &queue(&self.send_seat, false))
+            .field("recv_queue", &queue(recv_seat, true))
             .finish()
     }
 }

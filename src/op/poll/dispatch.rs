@@ -128,7 +128,7 @@ impl Dispatch {
 
 impl fmt::Debug for Dispatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dispatch").finish_non_exhaustive()
+        f.debug_tuple("Dispatch").field(&self.table).finish()
     }
 }
 

@@ -7,3 +7,4 @@ pub(super) mod sleep;
 pub(super) mod table;
 pub(super) mod thread;
 pub(super) mod turn;
+pub(super) mod watch;

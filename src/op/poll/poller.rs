@@ -8,13 +8,14 @@ use arrayvec::ArrayVec;
 use event_listener::EventListener;
 
 use super::table::{Found, Table};
-use super::turn::{BATCH, Left, Turn, Turns};
+use super::turn::{BATCH, InTable, Left, Turn, Turns};
 use crate::error::{Error, Result};
 use crate::op::Completer;
 use crate::op::number::Numbers;
 use crate::op::queue::done::{Done, Over};
 use crate::op::queue::slots::SlotCompleter;
 use crate::sync::{AtomicU64, Event, Ordering, fence};
+use crate::trace;
 use crate::work::{CompletionQueue, WorkCompletion};
 
 /// Polls a completion queue, releases the holds of what is over, wakes the futures that wait for it. A
@@ -147,6 +148,7 @@ impl<C: CompletionQueue> Poller<C> {
                 Ok(taken) => taken,
                 Err(error) => {
                     self.give_up(turn);
+                    trace::polling_failed(&error);
                     return Err(error);
                 }
             };
@@ -172,6 +174,7 @@ impl<C: CompletionQueue> Poller<C> {
             wakers.wake();
             for over in &over {
                 total += over.count();
+                over.trace();
                 over.tell(done);
             }
             if taken < BATCH {
@@ -183,6 +186,7 @@ impl<C: CompletionQueue> Poller<C> {
             Some(wr_id) => {
                 // Ordering: Relaxed. A counter for people.
                 self.shared.unknown.fetch_add(1, Ordering::Relaxed);
+                trace::unknown(wr_id);
                 Err(Error::UnknownCompletion { wr_id })
             }
         }
@@ -341,6 +345,12 @@ impl<C: CompletionQueue> fmt::Debug for Poller<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Poller")
             .field("unknown", &self.unknown())
+            .field(
+                "outstanding",
+                &InTable(self.turns(), |table: &Table, f: &mut fmt::Formatter<'_>| {
+                    table.fmt(f)
+                }),
+            )
             .finish_non_exhaustive()
     }
 }

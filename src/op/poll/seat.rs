@@ -1,8 +1,13 @@
 //! A queue pair's place in the table of a poller, and what an endpoint is made of beside it.
 
+use std::fmt;
+
 use super::poller::Poller;
+use super::table::Table;
+use super::turn::InTable;
 use crate::error::Result;
 use crate::op::number::Numbers;
+use crate::op::queue::look::Described;
 use crate::op::queue::ring::Ring;
 use crate::op::{Completer, Poster};
 use crate::work::{CompletionQueue, QueuePair};
@@ -47,6 +52,22 @@ impl<C: CompletionQueue> Seat<C> {
         }
         // SAFETY: COMPLETE-2, as required of the caller.
         unsafe { self.poller.detach(number, destroyed) }
+    }
+}
+
+/// The `Debug` of one of the queues that complete there; never waits.
+pub(in crate::op) struct QueueOf<'a, C: CompletionQueue> {
+    pub(in crate::op) seat: &'a Seat<C>,
+    pub(in crate::op) recv: bool,
+}
+
+impl<C: CompletionQueue> fmt::Debug for QueueOf<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let describe = |table: &Table, f: &mut fmt::Formatter<'_>| {
+            let queue = table.queue(self.seat.number, self.recv);
+            fmt::Debug::fmt(&queue.map(Described), f)
+        };
+        fmt::Debug::fmt(&InTable(self.seat.poller.turns(), describe), f)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The queues that complete at one completion queue, by the number in their `wr_id`s.
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
 use crate::op::Completer;
 use crate::op::number::{Numbers, OpId};
 use crate::op::queue::done::Over;
+use crate::op::queue::look::Described;
 use crate::op::queue::ring::Ring;
 use crate::op::queue::slots::SlotCompleter;
 use crate::op::queue::ticket::{Completion, Outcome};
@@ -147,6 +149,27 @@ impl Table {
         }
     }
 
+    /// All queues but the shared ones, with the numbers of their queue pairs.
+    pub(in crate::op) fn queues(&self) -> impl Iterator<Item = (u32, &Completer)> {
+        let taken = self.places.iter().filter_map(|place| match place {
+            Place::Taken(queues) => Some(queues),
+            _ => None,
+        });
+        taken.flat_map(|queues| {
+            let both = queues.sends.iter().chain(&queues.recvs);
+            both.map(|queue| (queues.qp_num, queue))
+        })
+    }
+
+    /// One of the queues with that number.
+    pub(in crate::op) fn queue(&self, number: usize, recv: bool) -> Option<&Completer> {
+        match self.places.get(self.place_of(number))? {
+            Place::Taken(queues) if recv => queues.recvs.as_ref(),
+            Place::Taken(queues) => queues.sends.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Gives a free number to a queue pair; `None` if there is none.
     pub(in crate::op) fn insert(&mut self, qp_num: u32) -> Option<usize> {
         let at = if self.places.len() < Numbers::QUEUES {
@@ -188,11 +211,7 @@ impl Table {
 
     /// Whether that ring's completions are looked for under that number.
     pub(in crate::op) fn has(&self, number: usize, sends: &Arc<Ring>) -> bool {
-        let place = self.places.get(self.place_of(number));
-        let queue = match place {
-            Some(Place::Taken(queues)) => queues.sends.as_ref(),
-            _ => None,
-        };
+        let queue = self.queue(number, false);
         queue.is_some_and(|queue| Arc::ptr_eq(queue.ring(), sends))
     }
 
@@ -220,5 +239,17 @@ impl Table {
         if !self.retired_shared.contains(&number) {
             self.retired_shared.push(number);
         }
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queues = self
+            .queues()
+            .map(|(qp_num, queue)| (qp_num, Described(queue)));
+        f.debug_struct("Table")
+            .field("queues", &queues.collect::<Vec<_>>())
+            .field("shared", &self.shared)
+            .finish()
     }
 }

@@ -1,5 +1,6 @@
 //! Who may use a poller's table: one at a time.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use super::table::Table;
@@ -151,6 +152,21 @@ impl DerefMut for Turn<'_> {
     fn deref_mut(&mut self) -> &mut Table {
         // SAFETY: POLLER-1: this is the turn.
         self.desk.with(|desk| unsafe { &mut (*desk).table })
+    }
+}
+
+/// The `Debug` of something in the table, if nobody has the turn: never waits.
+pub(in crate::op) struct InTable<'a, F>(pub(in crate::op) &'a Turns, pub(in crate::op) F);
+
+impl<F> fmt::Debug for InTable<'_, F>
+where
+    F: Fn(&Table, &mut fmt::Formatter<'_>) -> fmt::Result,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.try_take() {
+            Some(turn) => (self.1)(&turn, f),
+            None => f.write_str("busy"),
+        }
     }
 }
 

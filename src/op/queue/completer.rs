@@ -7,6 +7,7 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use super::done::Over;
+use super::look::Described;
 use super::ring::Ring;
 use super::ticket::{Completion, Outcome};
 use crate::error::{Error, Result};
@@ -323,6 +324,9 @@ impl Drop for Untold<'_> {
 
 impl fmt::Debug for Completer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Completer").field(&self.ring).finish()
+        f.debug_struct("Completer")
+            .field("capacity", &self.ring.capacity())
+            .field("outstanding", &Described(self))
+            .finish()
     }
 }

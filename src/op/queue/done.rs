@@ -2,6 +2,7 @@
 
 use super::ticket::Completion;
 use crate::op::number::OpId;
+use crate::trace;
 use crate::work::{WcStatus, WorkCompletion};
 
 /// An operation that is over; its hold has been released.
@@ -110,6 +111,18 @@ impl Over {
     #[inline]
     pub fn count(&self) -> usize {
         self.count as usize
+    }
+
+    /// Tells of a completion that says that something failed. Nothing, without the feature.
+    #[inline(always)]
+    pub(in crate::op) fn trace(&self) {
+        let Completion {
+            status, vendor_err, ..
+        } = self.completion;
+        if !status.is_success() {
+            let last = self.first.after(u64::from(self.count) - 1);
+            trace::failed(last.wr_id(), status, vendor_err);
+        }
     }
 
     /// As [`each`](Self::each).

@@ -4,6 +4,7 @@
 
 pub(super) mod completer;
 pub(super) mod done;
+pub(super) mod look;
 pub(super) mod poster;
 pub(super) mod prepared;
 pub(super) mod ring;

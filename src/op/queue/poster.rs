@@ -207,6 +207,7 @@ impl Poster {
     /// Takes the slots from `tail` on back, which were not posted.
     fn roll_back(&mut self, tail: u64) {
         (tail..self.tail).for_each(|sequence| self.ring.hide(sequence));
+        self.ring.looks().wait();
         self.tail = tail;
         if self.signaled > tail {
             let first = tail.saturating_sub(self.ring.capacity());

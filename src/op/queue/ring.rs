@@ -7,17 +7,18 @@
 //! is written (as a device tells by the owner bit of a completion queue's entry). The completer takes
 //! what is over and gives the slots back (`head`).
 
-use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
+use super::look::Looks;
 use super::ticket::{Outcome, Ticket};
-use crate::leaks;
+use crate::counts;
 use crate::op::hold::HoldWord;
 use crate::op::number::Numbers;
 use crate::sync::{AtomicU64, Ordering, Watches};
+use crate::trace;
 
 /// The last word of a slot.
 const LAST: u64 = 1 << 1;
@@ -55,6 +56,7 @@ pub(in crate::op) struct Ring {
     numbers: Numbers,
     /// The sequence number of the oldest that is outstanding; the completer's.
     head: CachePadded<AtomicU64>,
+    looks: Looks,
 }
 
 impl Ring {
@@ -71,12 +73,17 @@ impl Ring {
             capacity: capacity.into(),
             numbers,
             head: CachePadded::default(),
+            looks: Looks::default(),
         })
     }
 
     #[inline]
     pub(in crate::op) fn numbers(&self) -> Numbers {
         self.numbers
+    }
+
+    pub(super) fn looks(&self) -> &Looks {
+        &self.looks
     }
 
     #[inline]
@@ -319,6 +326,25 @@ impl Ring {
         words.filter_map(HoldWord::from_bits)
     }
 
+    /// All holds of that slot, whose first word is that.
+    fn all_holds(&self, sequence: u64, first: u64) -> impl Iterator<Item = HoldWord> {
+        let others = (first & LAST == 0).then(|| self.other_holds(sequence));
+        let others = others.into_iter().flatten();
+        HoldWord::from_bits(first).into_iter().chain(others)
+    }
+
+    /// All holds of that slot, if it is written and only the completer releases them.
+    pub(super) fn hold_words(&self, sequence: u64) -> impl Iterator<Item = HoldWord> {
+        // Ordering: Acquire pairs with the Release of `write`.
+        let first = self.first(sequence).load(Ordering::Acquire);
+        let is_kept = first & ROUND == self.round(sequence) && first & INLINE == 0;
+        let holds = is_kept.then(|| {
+            self.watches.read(self.at(sequence));
+            self.all_holds(sequence, first)
+        });
+        holds.into_iter().flatten()
+    }
+
     /// Whether that receive is over already, with others before it that are not.
     pub(in crate::op) fn is_taken(&self, sequence: u64) -> bool {
         // Ordering: Relaxed. Published by the first word, or written by the completer itself.
@@ -337,11 +363,9 @@ impl Ring {
     pub(in crate::op) fn leak(&self, sequence: u64) {
         // Ordering: Relaxed. Published by the first word.
         let first = self.first(sequence).load(Ordering::Relaxed);
-        if HoldWord::from_bits(first).is_some() {
-            leaks::hold();
-        }
-        if first & LAST == 0 {
-            self.other_holds(sequence).for_each(|_| leaks::hold());
+        for hold in self.all_holds(sequence, first) {
+            counts::leaked_hold();
+            trace::leaked_hold(hold.gate(), self.numbers.id(sequence).wr_id());
         }
     }
 
@@ -367,14 +391,5 @@ impl Drop for Ring {
                 self.leak(sequence);
             }
         }
-    }
-}
-
-impl fmt::Debug for Ring {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring")
-            .field("capacity", &self.capacity)
-            .field("outstanding", &self.len())
-            .finish()
     }
 }

@@ -13,12 +13,13 @@ use crossbeam_utils::CachePadded;
 use super::done::Over;
 use super::prepared::{Prepared, Take};
 use super::ticket::{Completion, Ticket};
+use crate::counts;
 use crate::error::{Error, Rejected, Result};
-use crate::leaks;
 use crate::op::gather::Holding;
 use crate::op::hold::HoldWord;
 use crate::op::number::{Numbers, OpId};
 use crate::sync::{AtomicU64, Ordering, Watches};
+use crate::trace;
 use crate::work::WcStatus;
 
 const INDEX_BITS: u32 = 20;
@@ -167,8 +168,15 @@ impl Slots {
 
     fn leak_all(&self) -> usize {
         self.claim_all()
-            .inspect(|at| self.holds(*at).for_each(|_| leaks::hold()))
+            .inspect(|at| self.holds(*at).for_each(|hold| self.leak(*at, hold)))
             .count()
+    }
+
+    fn leak(&self, at: usize, hold: HoldWord) {
+        counts::leaked_hold();
+        // Ordering: Relaxed. Claimed by this thread: the generation after that of the work request.
+        let generation = (self.states[at].load(Ordering::Relaxed) >> 1).wrapping_sub(1);
+        trace::leaked_hold(hold.gate(), self.id(at, generation).wr_id());
     }
 }
 
