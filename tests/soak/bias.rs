@@ -10,7 +10,7 @@ use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrOptions};
 
 use super::peer::{Peers, same};
 use crate::torture::random::Random;
-use crate::torture::report::{count, fail, mismatch, progress, waited};
+use crate::torture::report::{count, fail, mismatch, progress};
 use crate::torture::{AtWork, Victim, World};
 
 const LENGTH: usize = 1024;
@@ -66,7 +66,6 @@ fn round<F: Victim>(
     if !table.state().is_free() {
         fail(format_args!("held by nobody: {table:?}"));
     }
-    waited(table.waits());
     if let Err((_, error)) = table.close() {
         fail(error);
     }

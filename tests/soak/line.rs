@@ -5,10 +5,10 @@ use std::io::{BufWriter, IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use rdma_mr::Leaks;
+use rdma_mr::{Counts, counts};
 
+use super::leaked;
 use super::memory::resident_kib;
-use super::{leaked, waits};
 use crate::torture::random::from_env;
 use crate::torture::report::{mismatches, progressed};
 
@@ -20,7 +20,7 @@ const PLAIN: usize = 10;
 pub struct Line {
     start: Instant,
     limit: Duration,
-    leaks: Leaks,
+    before: Counts,
     bar: Option<ProgressBar>,
     csv: Option<BufWriter<File>>,
     /// In KiB, one for each second.
@@ -35,7 +35,7 @@ fn is_terminal() -> bool {
 
 impl Line {
     /// The samples also go to the file that `RDMA_MR_CSV` names.
-    pub fn new(limit: Duration, leaks: Leaks) -> Self {
+    pub fn new(limit: Duration, before: Counts) -> Self {
         let csv = from_env::<String>("RDMA_MR_CSV").map(|path| {
             let file = File::create(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
             let mut csv = BufWriter::new(file);
@@ -47,7 +47,7 @@ impl Line {
         Line {
             start: Instant::now(),
             limit,
-            leaks,
+            before,
             bar: is_terminal().then_some(bar),
             csv,
             samples: Vec::with_capacity(limit.as_secs() as usize + 60),
@@ -73,7 +73,8 @@ impl Line {
         let operations = progressed();
         let each_second = operations - self.operations;
         self.operations = operations;
-        let (waits, leaks, mismatches) = (waits(), leaked(self.leaks), mismatches());
+        let counts = counts().since(self.before);
+        let (waits, leaks, mismatches) = (counts.waits, leaked(counts), mismatches());
         let rss = resident_kib();
         self.samples.push(rss);
         if let Some(csv) = &mut self.csv {

@@ -15,7 +15,7 @@ mod slots;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdma_mr::{Leaks, leaks};
+use rdma_mr::{Counts, counts};
 
 use crate::torture::random::{self, from_env};
 use crate::torture::{Victim, go, report};
@@ -42,15 +42,9 @@ fn end_when_interrupted() {
     unsafe { libc::signal(libc::SIGINT, handler as libc::sighandler_t) };
 }
 
-/// How often somebody had to wait at a gate, so far.
-pub fn waits() -> u64 {
-    report::waits()
-}
-
 /// All leaks as one number.
-pub fn leaked(since: Leaks) -> u64 {
-    let now = leaks();
-    (now.holds - since.holds) + (now.registrations - since.registrations)
+fn leaked(counts: Counts) -> u64 {
+    counts.leaks.holds + counts.leaks.registrations
 }
 
 pub fn run<F: Victim>() {
@@ -60,7 +54,7 @@ pub fn run<F: Victim>() {
     report::SPARING.store(true, Ordering::SeqCst);
     end_when_interrupted();
     memory::keep_one_heap();
-    let before = leaks();
+    let before = counts();
     let mut line = Line::new(Duration::from_secs(seconds), before);
     let beside = [
         leases::work::<F>,
@@ -76,13 +70,14 @@ pub fn run<F: Victim>() {
     let samples = line.end();
     report::print();
     let growth = Growth::judge(&samples);
-    let (mismatches, leaked) = (report::mismatches(), leaked(before));
+    let counts = counts().since(before);
+    let (mismatches, leaked) = (report::mismatches(), leaked(counts));
     println!(
         "soak: seed {seed}, {} s: {} operations, {} waits, {mismatches} mismatches, {leaked} leaks, \
          {unaccounted} holds unaccounted; RSS: {growth}",
         samples.len(),
         report::progressed(),
-        waits(),
+        counts.waits,
     );
     if let Some(failure) = report::failure() {
         panic!("RDMA_MR_SEED={seed}: {failure}");

@@ -8,7 +8,7 @@ use rdma_mr::{LocalMr, LocalMrReadAccess, LocalMrWriteAccess, MrAccess};
 
 use super::peer::{Peers, bytes, same};
 use crate::torture::random::Random;
-use crate::torture::report::{count, fail, waited};
+use crate::torture::report::{count, fail};
 use crate::torture::{AtWork, Victim, World};
 
 const LENGTH: usize = 4096;
@@ -33,14 +33,12 @@ pub fn work<F: Victim>(world: &World<F>, mut random: Random, at_work: &AtWork<'_
             let (front, behind) = expected.split_at_mut(at);
             change(world, &mut peers, &mut whole, front, &mut random);
             change(world, &mut peers, &mut back, behind, &mut random);
-            waited(back.waits());
             if let Err(rejected) = whole.unsplit(back) {
                 return fail(rejected.error);
             }
             same(&expected, &whole.as_slice(), "parts joined");
             count("part");
         }
-        waited(whole.waits());
         match whole.close() {
             Ok(memory) => drop(memory),
             Err((_, error)) => fail(error),

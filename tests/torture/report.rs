@@ -11,7 +11,6 @@ static FAILED: AtomicBool = AtomicBool::new(false);
 static PROGRESS: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 static MISMATCHES: AtomicU64 = AtomicU64::new(0);
-static WAITS: AtomicU64 = AtomicU64::new(0);
 
 /// Whether nothing may be forgotten that takes memory.
 pub static SPARING: AtomicBool = AtomicBool::new(false);
@@ -58,16 +57,6 @@ pub fn mismatches() -> u64 {
 
 pub fn failures() -> u64 {
     FAILURES.load(Ordering::SeqCst)
-}
-
-/// Somebody had to wait so often at a gate that is gone now.
-pub fn waited(times: u64) {
-    WAITS.fetch_add(times, Ordering::Relaxed);
-}
-
-#[allow(dead_code, reason = "the soak tells of them")]
-pub fn waits() -> u64 {
-    WAITS.load(Ordering::Relaxed)
 }
 
 pub fn failed() -> bool {

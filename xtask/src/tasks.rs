@@ -12,6 +12,13 @@ use crate::{
     VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, shuttle, vm, vm_test,
 };
 
+/// What is off by default, with all of it and without real devices.
+const FEATURES: &str = "verbs,tracing,count-refusals";
+const OBSERVED: &str = "tracing,count-refusals";
+
+/// The tests of what only those have.
+const OBSERVING: &[&str] = &["counts", "tracing", "watch", "descriptions"];
+
 /// How long `tests/torture.rs` goes on; by itself it is done in a few seconds.
 const TORTURE: &str = "60";
 
@@ -53,6 +60,11 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
             run(cargo("test")
                 .arg("--workspace")
                 .env("RDMA_MR_SECONDS", TORTURE))
+        })?;
+        steps.run("tests, observed", || {
+            let mut test = cargo("test");
+            test.args(["--features", OBSERVED]);
+            run(test.args(OBSERVING.iter().flat_map(|name| ["--test", name])))
         })
     })?;
     steps.beside("asan", Command::new(&this).arg("asan"), |steps| {
@@ -75,7 +87,9 @@ fn lint_steps(steps: &mut Steps) -> Result<()> {
     steps.run("house", house::check)?;
     steps.run("orderings", mutants::check)?;
     steps.run("clippy", || clippy(&[]))?;
-    steps.run("clippy with verbs", || clippy(&["--features", "verbs"]))?;
+    steps.run("clippy with all features", || {
+        clippy(&["--features", FEATURES])
+    })?;
     steps.run("rustdoc", || {
         let mut doc = cargo("doc");
         doc.args(["--no-deps", "--release"]);
