@@ -49,8 +49,8 @@ fn leaked(counts: Counts) -> u64 {
 
 pub fn run<F: Victim>() {
     let seed = random::seed();
-    let seconds = from_env("RDMA_MR_SECONDS").unwrap_or(SECONDS);
-    println!("RDMA_MR_SEED={seed} RDMA_MR_SECONDS={seconds}");
+    let seconds = from_env("RDMA_MR_SOAK_SECONDS").unwrap_or(SECONDS);
+    println!("RDMA_MR_SEED={seed} RDMA_MR_SOAK_SECONDS={seconds}");
     report::SPARING.store(true, Ordering::SeqCst);
     end_when_interrupted();
     memory::keep_one_heap();

@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let time = Duration::try_from_secs_f64(options.minutes * 60.0);
     let time = time.map_err(|error| Exit::usage(format!("--minutes: {error}")))?;
-    let mut environment = vec![("RDMA_MR_SECONDS", time.as_secs().to_string())];
+    let mut environment = vec![("RDMA_MR_SOAK_SECONDS", time.as_secs().to_string())];
     environment.extend(options.seed.map(|seed| ("RDMA_MR_SEED", seed.to_string())));
     if options.verbs {
         return on_a_device(&environment, time, options.loss);

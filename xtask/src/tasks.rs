@@ -63,7 +63,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
         })?;
         steps.run("tests, observed", || {
             let mut test = cargo("test");
-            test.args(["--features", OBSERVED]);
+            test.args(["--workspace", "--features", OBSERVED]);
             run(test.args(OBSERVING.iter().flat_map(|name| ["--test", name])))
         })
     })?;

@@ -333,10 +333,12 @@ impl Ring {
         HoldWord::from_bits(first).into_iter().chain(others)
     }
 
-    /// All holds of that slot, if it is written and only the completer releases them.
+    /// All holds of a slot that was [written](Self::written) during this look, if only the completer releases
+    /// them; none if it was taken back since.
     pub(super) fn hold_words(&self, sequence: u64) -> impl Iterator<Item = HoldWord> {
-        // Ordering: Acquire pairs with the Release of `write`.
-        let first = self.first(sequence).load(Ordering::Acquire);
+        // Ordering: Relaxed. It is what `is_written` has seen, by Acquire, or out of sight: the slot is not written
+        // anew during a look.
+        let first = self.first(sequence).load(Ordering::Relaxed);
         let is_kept = first & ROUND == self.round(sequence) && first & INLINE == 0;
         let holds = is_kept.then(|| {
             self.watches.read(self.at(sequence));
