@@ -10,7 +10,7 @@ use rdma_mr::{Access, Lend, LocalMr, LocalMrReadAccess};
 
 use super::peer::{Peers, bytes, same};
 use crate::torture::random::Random;
-use crate::torture::report::{count, fail};
+use crate::torture::report::{count, fail, loses_answers};
 use crate::torture::{AtWork, Victim, World};
 
 const LENGTH: usize = 3000;
@@ -91,11 +91,10 @@ fn read<F: Victim>(fabric: &F, peers: &mut Peers<F>, lent: &LocalMr, random: &mu
         rkey: lease.token().rkey(),
     };
     if peers.read(fabric, to.begin_write().unwrap(), from) {
-        same(
-            &lent.as_slice()[range],
-            &to.as_slice(),
-            "bytes read by a lease",
-        );
+        if !loses_answers() {
+            let lent = lent.as_slice();
+            same(&lent[range], &to.as_slice(), "bytes read by a lease");
+        }
         count("lease read");
     }
 }

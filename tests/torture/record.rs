@@ -13,7 +13,7 @@ use rdma_mr::{LocalMr, LocalMrReadAccess};
 use super::Role;
 use super::book::ticket;
 use super::region::Region;
-use super::report::{count, fail, lock, progress};
+use super::report::{count, fail, lock, loses_answers, progress};
 
 /// Some bytes of a region.
 pub struct Bytes {
@@ -320,7 +320,7 @@ impl Record {
         }
         if let Some(inbox) = &self.inbox {
             self.received(inbox, outcome);
-        } else if lossy {
+        } else if lossy || self.to.is_some() && loses_answers() {
             return self.unknown();
         } else if let (Some(to), Some(counter)) = (&self.to, &self.counter) {
             counter.add(true);
