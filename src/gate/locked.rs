@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Gate, Holder};
+use super::{Gate, Holder, Permit};
 use crate::sync::UnsafeCell;
 
 pub(crate) struct Locked<T> {
@@ -25,20 +25,21 @@ impl<T> Locked<T> {
     /// Uses it; not from inside of `f`. Waits while another thread does.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         let permit = self.gate.acquire(Holder::CpuWrite);
-        debug_assert!(permit.is_ok(), "only the NIC's operations are refused");
+        let permit = permit.expect("only the NIC's operations are refused");
+        self.use_under(permit, f)
+    }
+
+    /// As [`with`](Self::with), if nobody uses it.
+    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let permit = self.gate.try_acquire(Holder::CpuWrite).ok()?;
+        Some(self.use_under(permit, f))
+    }
+
+    fn use_under<R>(&self, _permit: Permit<'_>, f: impl FnOnce(&mut T) -> R) -> R {
         self.value.get_mut().with(|value| {
             // SAFETY: LOCKED-1: the permit is out until `f` has returned.
             f(unsafe { &mut *value })
         })
-    }
-}
-
-impl<T> Locked<T> {
-    /// As [`with`](Self::with), if nobody uses it.
-    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let _permit = self.gate.try_acquire(Holder::CpuWrite).ok()?;
-        // SAFETY: LOCKED-1: the permit is out until `f` has returned.
-        Some(self.value.get_mut().with(|value| f(unsafe { &mut *value })))
     }
 }
 
