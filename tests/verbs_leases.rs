@@ -2,6 +2,8 @@
 //! on soft-RoCE.
 #![cfg(feature = "verbs")]
 
+#[path = "lease/ends.rs"]
+mod ends;
 mod fabric;
 #[path = "lease/peers.rs"]
 mod peers;
