@@ -17,6 +17,10 @@ fn gate(barrier: Barrier) -> Gate {
         spin: Duration::ZERO,
         ..Patience::default()
     });
+    biased(gate, barrier)
+}
+
+fn biased(gate: Gate, barrier: Barrier) -> Gate {
     gate.with_read_bias(ReadBias {
         quiet: Duration::ZERO,
         barrier,
@@ -202,6 +206,32 @@ fn a_second_guard_does_not_wait_for_a_writer_that_moved_the_first() {
                 let _first = shared.0.acquire(Holder::CpuRead).unwrap();
                 let _second = shared.0.acquire(Holder::CpuRead).unwrap();
                 shared.1.read();
+            }
+            nic.join().unwrap();
+            assert!(shared.0.state().is_free());
+        },
+    );
+}
+
+/// An exclusive side that spins goes ahead of a reader that is counted, and takes its bit off again: the one that is
+/// published, and whom it has not come to, is a reader still when the counted one has left.
+/// Shows: GUARD-1, GATE-1.
+#[test]
+fn who_went_ahead_of_a_counted_reader_leaves_the_published_one() {
+    explore(
+        "who_went_ahead_of_a_counted_reader_leaves_the_published_one",
+        3,
+        100,
+        || {
+            let gate = biased(Gate::new(), Barrier::Fence);
+            let shared = Arc::new((gate, Bytes::new()));
+            let nic = spawn(&shared, write);
+            {
+                let _published = shared.0.acquire(Holder::CpuRead).unwrap();
+                let counted = shared.0.acquire(Holder::CpuRead).unwrap();
+                let seen = shared.1.read();
+                drop(counted);
+                assert_eq!(shared.1.read(), seen);
             }
             nic.join().unwrap();
             assert!(shared.0.state().is_free());

@@ -64,6 +64,25 @@ fn a_reader_that_was_moved_is_one_reader_when_the_bias_is_back() {
     assert!(mr.state().is_free() && mr.try_begin_write().is_ok());
 }
 
+/// Who waits goes ahead of readers that are counted, and takes its bit off again when they stay: those that are
+/// published, and whom it has not come to, are readers still.
+#[test]
+fn r1_published_readers_stay_readers_when_who_went_ahead_of_counted_ones_gives_up() {
+    let mr = biased();
+    let published: Vec<_> = (0..PLACES).map(|_| mr.as_slice()).collect();
+    let counted = mr.as_slice();
+    assert_eq!(mr.state().cpu_readers as usize, PLACES + 1);
+    let late = mr.begin_write_until(Instant::now() + Duration::from_millis(5));
+    assert!(late.is_err());
+    drop(counted);
+    assert_eq!(mr.state().cpu_readers as usize, PLACES);
+    assert!(mr.try_begin_write().is_err());
+    let late = mr.begin_write_until(Instant::now() + Duration::from_millis(5));
+    assert!(late.is_err());
+    drop(published);
+    assert!(mr.state().is_free() && mr.try_begin_write().is_ok());
+}
+
 #[test]
 fn every_form_of_a_guard_is_published() {
     let mr = biased();

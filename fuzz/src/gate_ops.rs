@@ -22,6 +22,8 @@ const STEPS: usize = 128;
 pub struct Program {
     /// Whether the gate is biased to readers, and then whether writers pay for the order.
     bias: Option<bool>,
+    /// Whether who waits spins before, and then goes ahead of readers.
+    spins: bool,
     steps: Vec<Step>,
 }
 
@@ -75,10 +77,10 @@ fn lets_in(held: &[Permit<'_>], closed: bool, wants: Holder) -> bool {
     free && !(closed && wants.is_nic())
 }
 
-/// That nobody waits for a clock: a wait spins for no time and parks at once.
-pub(crate) fn gate(bias: Option<bool>) -> Gate {
+/// That nobody waits for a clock: a wait spins for no time, or next to none, and parks then.
+pub(crate) fn gate(bias: Option<bool>, spins: bool) -> Gate {
     let gate = Gate::with_patience(Patience {
-        spin: Duration::ZERO,
+        spin: Duration::from_nanos(spins.into()),
         stand_back: Duration::ZERO,
     });
     match bias {
@@ -251,7 +253,7 @@ impl<'g> World<'g> {
 /// # Panics
 /// If the gate does what it must not.
 pub fn run(program: Program) {
-    let gate = gate(program.bias);
+    let gate = gate(program.bias, program.spins);
     let mut world = World {
         gate: &gate,
         held: Vec::new(),

@@ -23,6 +23,7 @@ const ROUNDS: usize = 32;
 #[derive(Arbitrary, Debug)]
 pub struct Program {
     bias: Option<bool>,
+    spins: bool,
     lanes: [Vec<Step>; THREADS],
 }
 
@@ -136,9 +137,9 @@ fn round(room: &Room, steps: &[Step], last: bool) {
 /// # Panics
 /// If one is in who should not be, or something is left behind.
 pub fn run(program: Program) {
-    let Program { bias, lanes } = program;
+    let Program { bias, spins, lanes } = program;
     let room = Room {
-        gate: gate_ops::gate(bias),
+        gate: gate_ops::gate(bias, spins),
         inside: AtomicI64::new(0),
         bytes: [AtomicU64::new(0), AtomicU64::new(0)],
     };

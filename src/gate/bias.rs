@@ -16,7 +16,8 @@
 //!   again, and the bias with it.
 //!
 //! The bias is taken off by the release of each exclusive hold, and comes back when there was none for a
-//! while: readers, who are counted now, look at the clock once in so many times.
+//! while: readers, who are counted now, look at the clock once in so many times. Where it does not stand nobody
+//! looks at the slots: only who has seen that nobody is published, or has moved them all, takes it off.
 
 use std::time::{Duration, Instant};
 
@@ -263,7 +264,7 @@ impl Gate {
             return true;
         }
         let Some(spin) = spin else {
-            self.give_back(kind, Word::BIASED);
+            self.give_back(kind);
             return false;
         };
         let mut spin = Timer::after(spin);
@@ -274,13 +275,18 @@ impl Gate {
             }
         }
         self.move_readers();
-        self.give_back(kind, 0);
+        self.take_back(kind, 0);
         false
     }
 
-    /// Takes the exclusive bit off again, for who did not get in after all; the bits in `kept` are left as
-    /// they are.
-    pub(super) fn give_back(&self, kind: Kind, kept: u64) {
+    /// Takes the exclusive bit off again, for who did not get in after all. The bias stays: who is published is
+    /// looked for only where it stands, and may be there still.
+    pub(super) fn give_back(&self, kind: Kind) {
+        self.take_back(kind, Word::BIASED);
+    }
+
+    /// As [`give_back`](Self::give_back), but that only the bits in `kept` are left as they are.
+    fn take_back(&self, kind: Kind, kept: u64) {
         let before = self.take_off_exclusive(kind.holder(), kept);
         if !before.release_is_done(kind.holder()) {
             // The gate is borrowed, so it is not orphaned and nobody has to free.

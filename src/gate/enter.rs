@@ -168,7 +168,7 @@ impl Gate {
         // what has come to the word since are RMWs.
         while Word::from_bits(self.word.load(Ordering::Acquire)).has_shared_holders() {
             if timer.expired() || deadline.is_some_and(|deadline| now() >= deadline) {
-                self.give_back(kind, 0);
+                self.give_back(kind);
                 return false;
             }
             spin_loop();

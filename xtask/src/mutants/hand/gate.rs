@@ -125,6 +125,15 @@ pub(super) const BIAS: &[Mutant] = &[
         ("bias", "a_moved_reader_wakes_a_thread"),
     ),
     mutant(
+        "who did not get in takes the bias off",
+        "self.take_back(kind, Word::BIASED);",
+        "self.take_back(kind, 0);",
+        (
+            "bias",
+            "who_went_ahead_of_a_counted_reader_leaves_the_published_one",
+        ),
+    ),
+    mutant(
         "who did not get in wakes nobody",
         "if !before.release_is_done(kind.holder()) {",
         "if false {",
