@@ -15,7 +15,11 @@ use world::World;
 
 /// What is done.
 #[derive(Arbitrary, Debug)]
-pub struct Program(Vec<Step>);
+pub struct Program {
+    /// Whether the region is biased to readers, again at once after each exclusive hold.
+    biased: bool,
+    steps: Vec<Step>,
+}
 
 /// A range of a part, as two bytes say it: mostly inside.
 type Bytes = (u8, u8);
@@ -36,6 +40,8 @@ enum Step {
         part: u8,
         bytes: Bytes,
         writes: bool,
+        /// Whether it waits, until a deadline that has passed.
+        late: bool,
     },
     BeginTwo {
         parts: [u8; 2],
@@ -95,9 +101,9 @@ enum Step {
 ///
 /// # Panics
 /// If the region is not what the reference is.
-pub fn run(Program(steps): Program) {
+pub fn run(Program { biased, steps }: Program) {
     let leaks = rdma_mr::leaks();
-    let mut world = World::new();
+    let mut world = World::new(biased);
     for step in steps {
         world.step(step);
         world.check();

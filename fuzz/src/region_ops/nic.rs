@@ -1,5 +1,7 @@
 //! What operations do.
 
+use std::time::Instant;
+
 use rdma_mr::op::{Begin, Gather};
 use rdma_mr::work::{RemoteAddr, SendOp};
 use rdma_mr::{LocalMrReadAccess, MrAccess};
@@ -10,7 +12,7 @@ use super::world::{LENGTH, World, kind};
 use crate::reference::Kind;
 
 impl World {
-    pub fn begin(&mut self, part: u8, bytes: Bytes, writes: bool) {
+    pub fn begin(&mut self, part: u8, bytes: Bytes, writes: bool, late: bool) {
         let Some(part) = self.part(part) else {
             return;
         };
@@ -19,9 +21,11 @@ impl World {
             return;
         };
         let slice = self.mr(part).get(start..end).expect("inside");
-        let hold = match writes {
-            true => slice.try_begin_write(),
-            false => slice.try_begin_read(),
+        let hold = match (writes, late) {
+            (true, false) => slice.try_begin_write(),
+            (true, true) => slice.begin_write_until(Instant::now()),
+            (false, false) => slice.try_begin_read(),
+            (false, true) => slice.begin_read_until(Instant::now()),
         };
         let kind = kind(writes);
         assert_eq!(hold.is_ok(), self.reference.admits(part, kind), "{hold:?}");

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdma_mr::backend::soft::{Nic, ProtectionDomain, QueuePair};
-use rdma_mr::gate::Writer;
+use rdma_mr::gate::{Barrier, ReadBias, Writer};
 use rdma_mr::op::Endpoint;
 use rdma_mr::work::QueuePair as _;
 use rdma_mr::{Access, Lease, LocalMr, MrAccess, MrOptions, MrReadGuard, MrToken};
@@ -16,6 +17,11 @@ use crate::reference::{Kind, Reference};
 
 /// Bytes of the region, and of the peer's memory.
 pub const LENGTH: usize = 48;
+
+const BIAS: ReadBias = ReadBias {
+    quiet: Duration::ZERO,
+    barrier: Barrier::Fence,
+};
 
 /// A guard, of a part that stays where it is as long.
 pub struct Guard {
@@ -53,11 +59,15 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub fn new(biased: bool) -> Self {
         let nic = Nic::builder().stepped().build();
         let pd = nic.alloc_pd();
         let bytes: Vec<u8> = (0..LENGTH as u8).collect();
-        let mr = LocalMr::register(&pd, bytes.clone()).expect("some bytes");
+        let options = match biased {
+            true => MrOptions::new().read_bias(BIAS),
+            false => MrOptions::new(),
+        };
+        let mr = options.register(&pd, bytes.clone()).expect("some bytes");
         let addr = mr.addr();
         // SAFETY: REMOTE-1, REMOTE-2: no guard of it is had, and holds of it are this NIC's own.
         let far = unsafe { MrOptions::new().grant_remote_write() };
@@ -118,7 +128,8 @@ impl World {
                 part,
                 bytes,
                 writes,
-            } => self.begin(part, bytes, writes),
+                late,
+            } => self.begin(part, bytes, writes, late),
             Step::BeginTwo {
                 parts,
                 bytes,
