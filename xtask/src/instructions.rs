@@ -137,9 +137,8 @@ pub fn run() -> Result<()> {
     }
     packages::ensure(&[Use::Count])?;
     gungraun::run()?;
-    let mut build = workspace::cargo("bench");
-    build.args(["--package", workspace::PACKAGE, "--no-run"]);
-    let built = executables(build.args(["--bench", "locked"]), "bench")?;
+    let mut build = workspace::cargo_bench();
+    let built = executables(build.args(["--no-run", "--bench", "locked"]), "bench")?;
     let (_, program) = built.first().context("cargo built no bench `locked`")?;
     let disassembly = process::text(
         Command::new("objdump")

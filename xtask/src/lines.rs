@@ -40,9 +40,8 @@ pub fn run() -> Result<()> {
         return Ok(());
     }
     packages::ensure(&[Use::Count])?;
-    let mut build = workspace::cargo("bench");
-    build.args(["--package", workspace::PACKAGE, "--no-run"]);
-    let built = executables(build.args(["--bench", "lines"]), "bench")?;
+    let mut build = workspace::cargo_bench();
+    let built = executables(build.args(["--no-run", "--bench", "lines"]), "bench")?;
     let (_, program) = built.first().context("cargo built no bench `lines`")?;
     let names = process::text(Command::new(program).arg("names"))?;
 

@@ -69,9 +69,7 @@ pub fn directory() -> Result<PathBuf> {
 }
 
 fn measure(options: &Options, directory: &Path) -> Result<()> {
-    let mut build = workspace::cargo("bench");
-    build.args(["--package", workspace::PACKAGE, "--benches", "--no-run"]);
-    let built = executables(&mut build, "bench")?;
+    let built = executables(workspace::cargo_bench().arg("--no-run"), "bench")?;
     let timed = built
         .iter()
         .filter(|(name, _)| !COUNTING.contains(&name.as_str()) && name.contains(&options.filter));

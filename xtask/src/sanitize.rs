@@ -78,7 +78,7 @@ fn cargo_test(targets: &[&String]) -> Result<Command> {
         .arg("--target-dir")
         .arg(workspace::target_dir()?.join("asan"))
         .args(targets.iter().flat_map(|target| ["--test", target]))
-        .env("RUSTFLAGS", "-Zsanitizer=address --cfg no_benches")
+        .env("RUSTFLAGS", "-Zsanitizer=address")
         .env("RDMA_MR_THIN", THIN);
     Ok(test)
 }

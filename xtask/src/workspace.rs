@@ -14,6 +14,9 @@ use crate::process;
 /// The package that is tested.
 pub const PACKAGE: &str = "rdma-mr";
 
+/// The package of what is measured.
+const BENCHES: &str = "rdma-mr-benches";
+
 pub const NIGHTLY: &str = "nightly";
 
 /// The root of the repository.
@@ -33,6 +36,13 @@ pub fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(cargo);
     command.arg(subcommand).current_dir(root());
     command
+}
+
+/// `cargo bench` of that package.
+pub fn cargo_bench() -> Command {
+    let mut bench = cargo("bench");
+    bench.args(["--package", BENCHES]);
+    bench
 }
 
 /// `PROGRAM` of the nightly toolchain, in the root of the workspace.

@@ -11,8 +11,8 @@ const RUNNER: &str = "gungraun-runner";
 
 /// Runs `benches/instructions.rs`, which fails when a path has more instructions than it may.
 pub fn run() -> Result<()> {
-    let mut bench = workspace::cargo("bench");
-    bench.args(["--package", workspace::PACKAGE, "--bench", "instructions"]);
+    let mut bench = workspace::cargo_bench();
+    bench.args(["--bench", "instructions"]);
     process::run(bench.env("GUNGRAUN_RUNNER", runner()?))
 }
 

@@ -11,14 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{loom, workspace};
 
 /// What it needs to be a package whose models build.
-const COPIED: &[&str] = &[
-    "Cargo.toml",
-    "Cargo.lock",
-    "src",
-    "benches",
-    "examples",
-    "loom_tests",
-];
+const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "src", "examples", "loom_tests"];
 
 /// A file as it was copied, and what is to be put in place of some of its bytes.
 struct File {
@@ -46,14 +39,19 @@ impl Copy {
                 .status()?;
             ensure!(status.success(), "cannot copy {name}");
         }
-        // It is a workspace of its own, without this program; and another package, lest cargo takes what was
+        // It is a workspace of its own, without the others; and another package, lest cargo takes what was
         // built of one for what would be built of the other.
         let manifest = root.join("Cargo.toml");
         let mut text = fs::read_to_string(&manifest)?;
         let version = format!("name = \"{}\"\nversion = \"", workspace::PACKAGE);
+        // From the end to the beginning.
         for (at, with) in [
+            (place(&text, "default-members = [\".\", \"benches\"]")?, ""),
             (
-                place(&text, "members = [\"tests/compile_fail\", \"xtask\"]")?,
+                place(
+                    &text,
+                    "members = [\"benches\", \"tests/compile_fail\", \"xtask\"]",
+                )?,
                 "members = []",
             ),
             (
