@@ -33,6 +33,11 @@ fn shared(barrier: Barrier) -> Shared {
     Arc::new((gate(barrier), Bytes::new()))
 }
 
+/// As [`shared`], but that waiters spin, for as long as one look takes: exclusive sides go ahead of readers.
+fn spinning() -> Shared {
+    Arc::new((biased(Gate::new(), Barrier::Fence), Bytes::new()))
+}
+
 fn spawn(shared: &Shared, run: impl FnOnce(&Gate, &Bytes) + 'static) -> thread::JoinHandle<()> {
     let shared = Arc::clone(shared);
     thread::spawn(move || run(&shared.0, &shared.1))
@@ -160,6 +165,55 @@ fn exclusive_sides_and_a_published_reader_exclude_each_other() {
     );
 }
 
+/// The same where they spin, and one goes ahead of a reader that is counted by then.
+/// Shows: GUARD-1, GUARD-2, GATE-1.
+#[test]
+fn exclusive_sides_that_spin_and_readers_exclude_each_other() {
+    explore(
+        "exclusive_sides_that_spin_and_readers_exclude_each_other",
+        2,
+        1000,
+        || {
+            let shared = spinning();
+            let nic = spawn(&shared, write);
+            let cpu = spawn(&shared, |gate, bytes| {
+                let _guard = gate.acquire(Holder::CpuWrite).unwrap();
+                bytes.add(1);
+            });
+            read(&shared.0, &shared.1);
+            nic.join().unwrap();
+            cpu.join().unwrap();
+            assert_eq!(read(&shared.0, &shared.1), 2);
+        },
+    );
+}
+
+/// Two readers, one of them with a guard that is counted beside the published one, and an exclusive side that spins.
+/// Shows: GUARD-1, GATE-1.
+#[test]
+fn readers_on_two_threads_and_a_write_that_spins_exclude_each_other() {
+    explore(
+        "readers_on_two_threads_and_a_write_that_spins_exclude_each_other",
+        2,
+        1000,
+        || {
+            let shared = spinning();
+            let nic = spawn(&shared, write);
+            let reader = spawn(&shared, |gate, bytes| {
+                let _first = gate.acquire(Holder::CpuRead).unwrap();
+                let seen = bytes.read();
+                let _second = gate.acquire(Holder::CpuRead).unwrap();
+                assert_eq!(bytes.read(), seen);
+            });
+            read(&shared.0, &shared.1);
+            nic.join().unwrap();
+            reader.join().unwrap();
+            assert!(shared.0.state().is_free());
+            assert_eq!(read(&shared.0, &shared.1), 1);
+        },
+    );
+}
+
 /// A thread that wants in parks, and is woken by a reader that was published when it came.
 #[test]
 fn a_moved_reader_wakes_a_thread() {
@@ -223,8 +277,7 @@ fn who_went_ahead_of_a_counted_reader_leaves_the_published_one() {
         3,
         100,
         || {
-            let gate = biased(Gate::new(), Barrier::Fence);
-            let shared = Arc::new((gate, Bytes::new()));
+            let shared = spinning();
             let nic = spawn(&shared, write);
             {
                 let _published = shared.0.acquire(Holder::CpuRead).unwrap();
