@@ -30,8 +30,8 @@ type End = Endpoint<QueuePair>;
 /// Two packets of that network, and some.
 const LENGTH: usize = 2500;
 const ROUNDS: u8 = 12;
-/// What is read where packets overtake each other. Of longer READs soft-RoCE says, in about one run of four, that they
-/// have succeeded when the first packet of the answer alone was placed, and the bytes of the others are as before.
+/// What is read where packets overtake each other. Of longer READs soft-RoCE says there that they have succeeded when
+/// only the first packets of the answer were placed, beside WRITEs (`examples/answers`).
 const ONE_PACKET: usize = 1000;
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -98,6 +98,15 @@ pub enum Bad {
     Unknown,
 }
 
+/// How the two ends are connected.
+#[derive(Clone, Copy)]
+pub struct Way {
+    /// The indices of the GIDs of both; by itself the first one that is an IPv4 address, for both.
+    pub gids: Option<[u8; 2]>,
+    /// How many READs and atomics are under way at once.
+    pub rd_atomic: u8,
+}
+
 /// Two queue pairs that are connected with each other, and the completion queue of both.
 pub struct Queues {
     cq: *mut ibv_cq,
@@ -109,6 +118,14 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(device: &Arc<Device>, depth: u32) -> Result<Self, Failure> {
+        let way = Way {
+            gids: None,
+            rd_atomic: 1,
+        };
+        Self::by(device, depth, way)
+    }
+
+    pub fn by(device: &Arc<Device>, depth: u32, way: Way) -> Result<Self, Failure> {
         // Room for all that can be outstanding (rule R15): a queue that overruns loses completions, and
         // with them the knowledge that regions are free.
         let entries = 4 * depth as i32;
@@ -143,8 +160,12 @@ impl Queues {
             queues.max_send_sge = attr.cap.max_send_sge;
         }
         let [a, b] = queues.qps;
-        connect(device.context, a, b)?;
-        connect(device.context, b, a)?;
+        let back = Way {
+            gids: way.gids.map(|[near, far]| [far, near]),
+            ..way
+        };
+        connect(device.context, a, b, way)?;
+        connect(device.context, b, a, back)?;
         Ok(queues)
     }
 
@@ -196,24 +217,32 @@ impl Queues {
     /// device completes the others (rule R16). A program that lives on destroys its queue pairs then, and
     /// releases after that.
     pub fn poll(&self, mut each: impl FnMut(u64, WcStatus)) {
-        let mut batch = [const { MaybeUninit::<ibv_wc>::uninit() }; 8];
-        // SAFETY: the queue is alive, and there is room for 8.
-        let taken = unsafe { ibv_poll_cq(self.cq, 8, batch.as_mut_ptr().cast()) };
-        let Ok(taken) = usize::try_from(taken) else {
-            eprintln!("verbs: ibv_poll_cq failed");
-            process::exit(1);
-        };
-        for wc in &batch[..taken] {
-            let wc = wc.as_ptr();
-            // SAFETY: the provider has written these two fields, whatever the status.
-            let (wr_id, status) = unsafe { ((*wc).wr_id, (*wc).status) };
-            let status = WcStatus::from_raw(status);
+        let polled = self.take(|wr_id, status| {
             each(wr_id, status);
             if !status.is_success() {
                 eprintln!("verbs: an operation failed: {status}");
                 process::exit(1);
             }
+        });
+        if let Err(failure) = polled {
+            eprintln!("verbs: {failure}");
+            process::exit(1);
         }
+    }
+
+    /// As `poll`, and the program goes on.
+    pub fn take(&self, mut each: impl FnMut(u64, WcStatus)) -> Result<(), Failure> {
+        let mut batch = [const { MaybeUninit::<ibv_wc>::uninit() }; 8];
+        // SAFETY: the queue is alive, and there is room for 8.
+        let taken = unsafe { ibv_poll_cq(self.cq, 8, batch.as_mut_ptr().cast()) };
+        let taken = usize::try_from(taken).map_err(|_| "ibv_poll_cq failed")?;
+        for wc in &batch[..taken] {
+            let wc = wc.as_ptr();
+            // SAFETY: the provider has written these two fields, whatever the status.
+            let (wr_id, status) = unsafe { ((*wc).wr_id, (*wc).status) };
+            each(wr_id, WcStatus::from_raw(status));
+        }
+        Ok(())
     }
 
     /// After this, nothing that was posted touches a byte any more.
@@ -242,14 +271,22 @@ impl Drop for Queues {
 }
 
 /// From RESET to RTS: `qp` sends to `peer`, another queue pair of this port.
-fn connect(context: *mut ibv_context, qp: *mut ibv_qp, peer: *mut ibv_qp) -> Result<(), Failure> {
+fn connect(
+    context: *mut ibv_context,
+    qp: *mut ibv_qp,
+    peer: *mut ibv_qp,
+    way: Way,
+) -> Result<(), Failure> {
     // SAFETY: all zeros is a valid one, plain numbers, of this and of the attributes below.
     let mut port: ibv_port_attr = unsafe { mem::zeroed() };
     // SAFETY: the device is open. The function fills a prefix of the structure.
     check("ibv_query_port", unsafe {
         ibv_query_port(context, PORT, ptr::from_mut(&mut port).cast())
     })?;
-    let (gid_index, gid) = choose_gid(context, port.gid_tbl_len)?;
+    let (gid_index, gid) = match way.gids {
+        Some([near, far]) => (near, query_gid(context, far).ok_or("there is no such GID")?),
+        None => choose_gid(context, port.gid_tbl_len)?,
+    };
     let modify = |state, more: mask, set: &dyn Fn(&mut ibv_qp_attr)| {
         // SAFETY: as above.
         let mut attr: ibv_qp_attr = unsafe { mem::zeroed() };
@@ -280,7 +317,7 @@ fn connect(context: *mut ibv_context, qp: *mut ibv_qp, peer: *mut ibv_qp) -> Res
         attr.path_mtu = port.active_mtu;
         // SAFETY: the peer is alive; its number does not change.
         attr.dest_qp_num = unsafe { (*peer).qp_num };
-        attr.max_dest_rd_atomic = 1;
+        attr.max_dest_rd_atomic = way.rd_atomic;
         attr.min_rnr_timer = 12;
         attr.ah_attr.port_num = PORT;
         attr.ah_attr.dlid = port.lid;
@@ -298,18 +335,13 @@ fn connect(context: *mut ibv_context, qp: *mut ibv_qp, peer: *mut ibv_qp) -> Res
         attr.timeout = 16; // 0.27 s
         attr.retry_cnt = 6; // 7 never gives up on some devices
         attr.rnr_retry = 7;
-        attr.max_rd_atomic = 1;
+        attr.max_rd_atomic = way.rd_atomic;
     })
 }
 
 /// The first GID that is an IPv4 address, else the first.
 fn choose_gid(context: *mut ibv_context, count: i32) -> Result<(u8, ibv_gid), Failure> {
-    let query = |index: u8| {
-        let mut gid = ibv_gid { raw: [0; 16] };
-        // SAFETY: the device is open.
-        let ret = unsafe { ibv_query_gid(context, PORT, index.into(), &mut gid) };
-        (ret == 0).then_some((index, gid))
-    };
+    let query = |index: u8| query_gid(context, index).map(|gid| (index, gid));
     let is_ipv4 = |gid: &ibv_gid| {
         // SAFETY: both forms are plain numbers.
         let bytes = unsafe { gid.raw };
@@ -318,6 +350,13 @@ fn choose_gid(context: *mut ibv_context, count: i32) -> Result<(u8, ibv_gid), Fa
     let mut gids = (0..u8::try_from(count).unwrap_or(u8::MAX)).filter_map(query);
     let ipv4 = gids.find(|(_, gid)| is_ipv4(gid));
     Ok(ipv4.or_else(|| query(0)).ok_or("the port has no GID")?)
+}
+
+fn query_gid(context: *mut ibv_context, index: u8) -> Option<ibv_gid> {
+    let mut gid = ibv_gid { raw: [0; 16] };
+    // SAFETY: the device is open.
+    let ret = unsafe { ibv_query_gid(context, PORT, index.into(), &mut gid) };
+    (ret == 0).then_some(gid)
 }
 
 /// A scatter/gather element of ours as the verbs' own.

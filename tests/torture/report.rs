@@ -15,8 +15,8 @@ static MISMATCHES: AtomicU64 = AtomicU64::new(0);
 /// Whether nothing may be forgotten that takes memory.
 pub static SPARING: AtomicBool = AtomicBool::new(false);
 
-/// Whether the device may tell success of READs and atomics whose answers it never placed: soft-RoCE, where packets
-/// get lost (`check_psn` of its completer takes a late answer of the last packet for one that was placed).
+/// Whether the device may tell success of atomics, and of READs of more than one packet, whose answers it never placed:
+/// soft-RoCE, where packets get lost (docs/faults.md; `examples/answers`).
 pub static LOSES_ANSWERS: AtomicBool = AtomicBool::new(false);
 
 pub fn loses_answers() -> bool {

@@ -57,9 +57,10 @@ Usage: cargo xtask <command>
   miri [tree|stacked]      tests under Miri, with these borrows or with both (nightly)
   fuzz [--time SECONDS] [TARGET...]
                            the fuzz targets, or these, so long each (20 s), under AddressSanitizer (nightly)
-  soak [--minutes N] [--seed S] [--csv FILE] [--verbs [--loss PERCENT]]
+  soak [--minutes N] [--seed S] [--csv FILE] [--verbs [--loss PERCENT] [--answers MIX]]
                            everything at once for N minutes (20), with a live line: bytes, leaks, holds, memory;
-                           --verbs on soft-RoCE in a VM, where PERCENT of the packets are lost
+                           --verbs on soft-RoCE in a VM, where PERCENT of the packets are lost; --answers
+                           in its place requests by the verbs alone, as in add,write8: examples/answers
   coverage                 which lines of src/ the tests run (cargo-llvm-cov)
   instructions             what an operation costs, counted under callgrind: RMWs, instructions
   bench-report [--quick] [--draw] [FILTER]
@@ -226,6 +227,7 @@ fn soak_command(mut args: lexopt::Parser) -> Result<()> {
             Long("loss") => options.loss = args.value()?.parse()?,
             Long("seed") => options.seed = Some(args.value()?.parse()?),
             Long("csv") => options.csv = Some(args.value()?.into()),
+            Long("answers") => options.answers = Some(args.value()?.string()?),
             other => return Err(other.unexpected().into()),
         }
     }

@@ -28,6 +28,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// Where each second's samples go.
     pub csv: Option<PathBuf>,
+    /// Not the soak, but these requests by the verbs alone: `examples/answers`.
+    pub answers: Option<String>,
 }
 
 impl Default for Options {
@@ -38,6 +40,7 @@ impl Default for Options {
             loss: 0.0,
             seed: None,
             csv: None,
+            answers: None,
         }
     }
 }
@@ -51,14 +54,17 @@ pub fn run(options: &Options) -> Result<()> {
             "the VM keeps no files: no `--csv` with `--verbs`"
         ));
     }
+    if !options.verbs && options.answers.is_some() {
+        bail!(Exit::usage("`--answers` is about a device: with `--verbs`"));
+    }
     let time = Duration::try_from_secs_f64(options.minutes * 60.0);
     let time = time.map_err(|error| Exit::usage(format!("--minutes: {error}")))?;
     let mut environment = vec![("RDMA_MR_SOAK_SECONDS", time.as_secs().to_string())];
     environment.extend(options.seed.map(|seed| ("RDMA_MR_SEED", seed.to_string())));
     if options.verbs {
-        return on_a_device(&environment, time, options.loss);
+        return on_a_device(&environment, time, options);
     }
-    let program = build(&[])?;
+    let program = build("test", &["--no-run", "--test", "soak"])?;
     let mut soak = Command::new(program);
     soak.args([
         "--exact",
@@ -73,12 +79,28 @@ pub fn run(options: &Options) -> Result<()> {
     Err(soak.exec()).context("cannot run the soak")
 }
 
-fn on_a_device(environment: &[(&str, String)], time: Duration, loss: f64) -> Result<()> {
+fn on_a_device(environment: &[(&str, String)], time: Duration, options: &Options) -> Result<()> {
     vm::prerequisites()?;
     packages::ensure(&[Use::Build])?;
-    let program = build(&["--features", "verbs"])?;
+    let (program, command) = match &options.answers {
+        None => (
+            build(
+                "test",
+                &["--features", "verbs", "--no-run", "--test", "soak"],
+            )?,
+            "--exact all_at_once_on_a_device --include-ignored --nocapture".to_owned(),
+        ),
+        Some(mix) => (
+            build("build", &["--features", "verbs", "--example", "answers"])?,
+            format!(
+                "--seconds {} --mix '{mix}' ${{RDMA_MR_GIDS:+--gids $RDMA_MR_GIDS}}",
+                time.as_secs()
+            ),
+        ),
+    };
     let mut guest = Guest::new()?;
-    guest.add_file(&program, "/tests/soak")?;
+    guest.add_file(&program, "/tests/program")?;
+    let loss = options.loss;
     let mut script = String::from("#!/bin/sh\n");
     for (name, value) in environment {
         script += &format!("export {name}={value}\n");
@@ -86,8 +108,7 @@ fn on_a_device(environment: &[(&str, String)], time: Duration, loss: f64) -> Res
     if loss > 0.0 {
         script += &format!("{MIRROR}lose {loss}\n");
     }
-    script +=
-        "/tests/soak --exact all_at_once_on_a_device --include-ignored --nocapture\nstatus=$?\n";
+    script += &format!("/tests/program {command}\nstatus=$?\n");
     if loss > 0.0 {
         script += "account || status=1\n";
     }
@@ -100,17 +121,15 @@ fn on_a_device(environment: &[(&str, String)], time: Duration, loss: f64) -> Res
     vm::boot(&options, guest, &["/tests/run".to_owned()])
 }
 
-fn build(features: &[&str]) -> Result<PathBuf> {
-    let mut build = workspace::cargo("test");
-    build.args([
-        "--package",
-        workspace::PACKAGE,
-        "--release",
-        "--no-run",
-        "--test",
-        "soak",
-    ]);
-    let built = executables(build.args(features), "test")?;
-    let (_, program) = built.into_iter().next().context("cargo built no `soak`")?;
+fn build(subcommand: &str, what: &[&str]) -> Result<PathBuf> {
+    let mut build = workspace::cargo(subcommand);
+    build.args(["--package", workspace::PACKAGE, "--release"]);
+    let kind = if subcommand == "test" {
+        "test"
+    } else {
+        "example"
+    };
+    let built = executables(build.args(what), kind)?;
+    let (_, program) = built.into_iter().next().context("cargo built no program")?;
     Ok(program)
 }

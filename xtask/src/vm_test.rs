@@ -22,7 +22,13 @@ const MODES: [&str; 3] = ["send", "write", "read"];
 /// How many of a hundred packets are lost between two guests.
 const LOSSES: [u8; 2] = [0, 1];
 
-const EXAMPLES: [&str; 4] = ["transfer", "raw_verbs", "adopt_rdma_sys", "pingpong"];
+const EXAMPLES: [&str; 5] = [
+    "transfer",
+    "raw_verbs",
+    "adopt_rdma_sys",
+    "pingpong",
+    "answers",
+];
 
 /// The example that is a crate of its own.
 const SIDEWAY: &str = "adopt_sideway";
@@ -69,7 +75,7 @@ pub fn run(options: vm::Options) -> Result<()> {
                /tests/transfer --connect $RDMA_MR_VM_ADDR:18531 $DATA\n";
     script += "run_refusal 'transfer of no file' 'cannot open' \\\n\
                /tests/transfer --connect $RDMA_MR_VM_ADDR:18532 /no/such/file\n";
-    for name in ["raw_verbs", "adopt_rdma_sys", SIDEWAY] {
+    for name in ["raw_verbs", "adopt_rdma_sys", SIDEWAY, "answers"] {
         script += &format!("run_program {name} /tests/{name}\n");
     }
     script += "run_program 'pingpong --soft' /tests/pingpong --iterations 1000\n";
