@@ -10,7 +10,7 @@ use rdma_mr::{Access, Lend, LocalMr, LocalMrReadAccess};
 
 use super::peer::{Peers, bytes, same};
 use crate::torture::random::Random;
-use crate::torture::report::{count, fail, loses_answers};
+use crate::torture::report::{count, fail, loses_answers_of};
 use crate::torture::{AtWork, Victim, World};
 
 const LENGTH: usize = 3000;
@@ -91,7 +91,7 @@ fn read<F: Victim>(fabric: &F, peers: &mut Peers<F>, lent: &LocalMr, random: &mu
         rkey: lease.token().rkey(),
     };
     if peers.read(fabric, to.begin_write().unwrap(), from) {
-        if !loses_answers() {
+        if !loses_answers_of(range.len()) {
             let lent = lent.as_slice();
             same(&lent[range], &to.as_slice(), "bytes read by a lease");
         }

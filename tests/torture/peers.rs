@@ -12,7 +12,7 @@ use rdma_mr::{LocalMr, LocalMrReadAccess, MrAccess, RemoteMr, Result, SharedMr, 
 use super::lane::CAPS;
 use super::random::Random;
 use super::record::is_of_keys;
-use super::report::{count, fail, failed, loses_answers, mismatch, progress};
+use super::report::{count, fail, failed, loses_answers_of, mismatch, progress};
 use super::shared::{BODY, Board, OURS, PLACE, SUM, THEIRS, body, check_body};
 use super::{Victim, World};
 use crate::fabric::Fabric;
@@ -213,7 +213,7 @@ impl<F: Victim> Round<'_, F> {
         let [before, body, after] = sides;
         let version = before.integer();
         match version == after.integer() && version % 2 == 0 {
-            true if loses_answers() => count("shared record not to be trusted"),
+            true if loses_answers_of(BODY) => count("shared record not to be trusted"),
             true => check_body(record, version, &body.bytes()),
             false => count("shared record changed between READs"),
         }

@@ -23,6 +23,12 @@ pub fn loses_answers() -> bool {
     LOSES_ANSWERS.load(Ordering::SeqCst)
 }
 
+/// Whether it may be so of a READ of that many bytes: of one packet the answer is there.
+pub fn loses_answers_of(length: usize) -> bool {
+    const ONE_PACKET: usize = 1000;
+    length > ONE_PACKET && loses_answers()
+}
+
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
