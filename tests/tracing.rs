@@ -4,9 +4,10 @@
 
 mod util;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use rdma_mr::backend::soft::{Fault, When};
@@ -59,14 +60,32 @@ impl Visit for Fields {
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Told>>>);
 
-impl Subscriber for Collector {
+thread_local! {
+    /// Whose turn it is on this thread.
+    static COLLECTS: RefCell<Option<Collector>> = const { RefCell::new(None) };
+}
+
+/// Hands on what is told to the thread's collector. One for the whole process: of a subscriber that only a thread
+/// has, `tracing` may never ask it about an event that a thread without one comes to first.
+struct ByThread;
+
+impl ByThread {
+    fn tell(told: impl FnOnce() -> Told) {
+        COLLECTS.with_borrow(|collector| {
+            if let Some(collector) = collector {
+                collector.0.lock().unwrap().push(told());
+            }
+        });
+    }
+}
+
+impl Subscriber for ByThread {
     fn enabled(&self, about: &Metadata<'_>) -> bool {
         about.target().starts_with("rdma_mr")
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let told = Told::new(span.metadata(), |fields| span.record(fields));
-        self.0.lock().unwrap().push(told);
+        Self::tell(|| Told::new(span.metadata(), |fields| span.record(fields)));
         Id::from_u64(1)
     }
 
@@ -74,8 +93,7 @@ impl Subscriber for Collector {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let told = Told::new(event.metadata(), |fields| event.record(fields));
-        self.0.lock().unwrap().push(told);
+        Self::tell(|| Told::new(event.metadata(), |fields| event.record(fields)));
     }
 
     fn enter(&self, _: &Id) {}
@@ -83,10 +101,19 @@ impl Subscriber for Collector {
 }
 
 impl Collector {
+    /// Before anything is done that tells.
+    fn new() -> Self {
+        static SUBSCRIBED: Once = Once::new();
+        SUBSCRIBED.call_once(|| tracing::subscriber::set_global_default(ByThread).unwrap());
+        Self::default()
+    }
+
     /// What `what` told.
     fn during<R>(&self, what: impl FnOnce() -> R) -> (R, Vec<Told>) {
         let before = self.0.lock().unwrap().len();
-        let result = tracing::subscriber::with_default(self.clone(), what);
+        COLLECTS.set(Some(self.clone()));
+        let result = what();
+        COLLECTS.set(None);
         let all = self.0.lock().unwrap()[before..].to_vec();
         all.iter().for_each(assert_documented);
         (result, all)
@@ -128,7 +155,7 @@ fn hex(number: impl fmt::LowerHex) -> String {
 
 #[test]
 fn a_region_tells_of_its_beginning_its_keys_and_its_end() {
-    let collector = Collector::default();
+    let collector = Collector::new();
     let net = Pair::stepped();
     let (mr, told) = collector.during(|| net.alloc(100));
     assert_eq!(names(&told), ["registered", "region"]);
@@ -171,7 +198,7 @@ fn a_region_tells_of_its_beginning_its_keys_and_its_end() {
 
 #[test]
 fn a_wait_is_a_span_and_what_gets_in_at_once_tells_nothing() {
-    let collector = Collector::default();
+    let collector = Collector::new();
     let net = Pair::stepped();
     let mr = net.alloc(64);
     let ((), told) = collector.during(|| {
@@ -196,7 +223,7 @@ fn a_wait_is_a_span_and_what_gets_in_at_once_tells_nothing() {
 
 #[test]
 fn a_lease_tells_of_its_grant_and_of_each_end() {
-    let collector = Collector::default();
+    let collector = Collector::new();
     let net = Pair::stepped();
     let mr = net.alloc(64);
     let long = Duration::from_secs(3600);
@@ -226,7 +253,7 @@ fn a_lease_tells_of_its_grant_and_of_each_end() {
 
 #[test]
 fn an_operation_that_fails_and_holds_that_leak_tell_their_wr_ids() {
-    let collector = Collector::default();
+    let collector = Collector::new();
     let mut net = Pair::stepped();
     let (from, to) = (net.alloc(64), net.alloc(64));
     let status = WcStatus::RemOpErr;
