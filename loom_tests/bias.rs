@@ -142,6 +142,18 @@ fn readers_with_a_slot_each_and_a_write_exclude_each_other() {
     );
 }
 
+fn two_exclusive_sides_and_a_reader(shared: &Shared) {
+    let nic = spawn(shared, write);
+    let cpu = spawn(shared, |gate, bytes| {
+        let _guard = gate.acquire(Holder::CpuWrite).unwrap();
+        bytes.add(1);
+    });
+    read(&shared.0, &shared.1);
+    nic.join().unwrap();
+    cpu.join().unwrap();
+    assert_eq!(read(&shared.0, &shared.1), 2);
+}
+
 /// Two exclusive sides and a reader.
 /// Shows: GUARD-1, GUARD-2, GATE-1.
 #[test]
@@ -151,16 +163,7 @@ fn exclusive_sides_and_a_published_reader_exclude_each_other() {
         2,
         1000,
         || {
-            let shared = shared(Barrier::Fence);
-            let nic = spawn(&shared, write);
-            let cpu = spawn(&shared, |gate, bytes| {
-                let _guard = gate.acquire(Holder::CpuWrite).unwrap();
-                bytes.add(1);
-            });
-            read(&shared.0, &shared.1);
-            nic.join().unwrap();
-            cpu.join().unwrap();
-            assert_eq!(read(&shared.0, &shared.1), 2);
+            two_exclusive_sides_and_a_reader(&shared(Barrier::Fence));
         },
     );
 }
@@ -174,16 +177,7 @@ fn exclusive_sides_that_spin_and_readers_exclude_each_other() {
         2,
         1000,
         || {
-            let shared = spinning();
-            let nic = spawn(&shared, write);
-            let cpu = spawn(&shared, |gate, bytes| {
-                let _guard = gate.acquire(Holder::CpuWrite).unwrap();
-                bytes.add(1);
-            });
-            read(&shared.0, &shared.1);
-            nic.join().unwrap();
-            cpu.join().unwrap();
-            assert_eq!(read(&shared.0, &shared.1), 2);
+            two_exclusive_sides_and_a_reader(&spinning());
         },
     );
 }
