@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::figures::{Report, Row, Table};
 use crate::packages::{self, Use};
-use crate::workspace::{self, executables};
+use crate::workspace;
 use crate::{process, report};
 
 /// How often a path is taken in the shorter run.
@@ -137,9 +137,7 @@ pub fn run() -> Result<()> {
     }
     packages::ensure(&[Use::Count])?;
     gungraun::run()?;
-    let mut build = workspace::cargo_bench();
-    let built = executables(build.args(["--no-run", "--bench", "locked"]), "bench")?;
-    let (_, program) = built.first().context("cargo built no bench `locked`")?;
+    let program = &workspace::bench("locked")?;
     let disassembly = process::text(
         Command::new("objdump")
             .args(["--disassemble", "--no-show-raw-insn", "--demangle"])

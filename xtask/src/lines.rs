@@ -22,7 +22,7 @@ use crate::figures::{Curves, Points, Report};
 use crate::packages::{self, Use};
 use crate::process;
 use crate::report;
-use crate::workspace::{self, executables};
+use crate::workspace;
 use caches::Caches;
 use trace::Access;
 
@@ -40,9 +40,7 @@ pub fn run() -> Result<()> {
         return Ok(());
     }
     packages::ensure(&[Use::Count])?;
-    let mut build = workspace::cargo_bench();
-    let built = executables(build.args(["--no-run", "--bench", "lines"]), "bench")?;
-    let (_, program) = built.first().context("cargo built no bench `lines`")?;
+    let program = &workspace::bench("lines")?;
     let names = process::text(Command::new(program).arg("names"))?;
 
     println!("lines that come from elsewhere, per operation, by threads");

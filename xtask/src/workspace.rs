@@ -84,6 +84,14 @@ pub fn test_targets(prefix: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Builds the bench of that name, and says where it is.
+pub fn bench(name: &str) -> Result<PathBuf> {
+    let mut build = cargo_bench();
+    let built = executables(build.args(["--no-run", "--bench", name]), "bench")?;
+    let program = built.into_iter().next().map(|(_, program)| program);
+    program.with_context(|| format!("cargo built no bench `{name}`"))
+}
+
 /// Runs a `cargo build` or `cargo test --no-run` and returns the executables it made of targets of
 /// this kind, by name and path. Compiler messages go to the terminal.
 pub fn executables(command: &mut Command, kind: &str) -> Result<Vec<(String, PathBuf)>> {
