@@ -51,7 +51,10 @@ fn run(command: &str) {
 }
 
 /// The network between two devices; as it was when it is dropped.
-struct Wire;
+struct Wire {
+    /// What these were before, by their path.
+    settings: Vec<(String, String)>,
+}
 
 impl Wire {
     const ROUTES: [&str; 2] = [
@@ -68,16 +71,20 @@ impl Wire {
     ];
 
     fn new() -> Self {
-        for (interface, key, value) in [
+        let set = |(interface, key, value)| {
+            let path = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
+            let before = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, value).unwrap();
+            (path, before)
+        };
+        let settings = [
             ("veth0", "accept_local", "1"),
             ("veth1", "accept_local", "1"),
             ("veth0", "rp_filter", "0"),
             ("veth1", "rp_filter", "0"),
             ("all", "rp_filter", "0"),
-        ] {
-            let path = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
-            std::fs::write(path, value).unwrap();
-        }
+        ];
+        let settings = settings.map(set).into();
         for rule in Self::RULES {
             run(&format!("ip rule add {rule}"));
         }
@@ -90,7 +97,7 @@ impl Wire {
             assert!(start.elapsed() < LONG, "{:?}", gid());
             thread::sleep(Duration::from_millis(10));
         }
-        Wire
+        Wire { settings }
     }
 
     fn routes() {
@@ -138,6 +145,9 @@ impl Wire {
         run("ip link set veth0 up");
         // They went with the link.
         Self::routes();
+        // Of two ways to one network the first is taken: veth0's, which has come back as the last.
+        run("ip route del 10.0.0.0/24 dev veth1");
+        run("ip route append 10.0.0.0/24 dev veth1 proto kernel scope link src 10.0.0.2");
     }
 }
 
@@ -147,6 +157,9 @@ impl Drop for Wire {
         run("ip rule add pref 0 lookup local");
         for rule in Self::RULES {
             run(&format!("ip rule del {rule}"));
+        }
+        for (path, before) in &self.settings {
+            std::fs::write(path, before).unwrap();
         }
     }
 }

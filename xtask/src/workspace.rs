@@ -93,15 +93,17 @@ pub fn bench(name: &str) -> Result<PathBuf> {
 }
 
 /// Runs a `cargo build` or `cargo test --no-run` and returns the executables it made of targets of
-/// this kind, by name and path. Compiler messages go to the terminal.
+/// this kind, by name and path, in the order of names. Compiler messages go to the terminal.
 pub fn executables(command: &mut Command, kind: &str) -> Result<Vec<(String, PathBuf)>> {
     let messages = process::text(command.arg("--message-format=json-render-diagnostics"))?;
-    messages
+    let found = messages
         .lines()
         .filter(|line| line.starts_with('{'))
         .map(|line| serde_json::from_str(line).context("cargo printed an unreadable message"))
-        .filter_map(|message| message.map(|m| executable(&m, kind)).transpose())
-        .collect()
+        .filter_map(|message| message.map(|m| executable(&m, kind)).transpose());
+    let mut found = found.collect::<Result<Vec<_>>>()?;
+    found.sort();
+    Ok(found)
 }
 
 fn executable(message: &Value, kind: &str) -> Option<(String, PathBuf)> {
