@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{self, Exit};
+use crate::tools;
 use crate::workspace::{self, NIGHTLY};
 use run::{Outcome, Seen};
 
@@ -163,19 +164,7 @@ fn tool() -> Result<PathBuf> {
     if let Some(tool) = process::find_program(CARGO_FUZZ) {
         return Ok(tool);
     }
-    let place = workspace::target_dir()?.join(format!("tools/{CARGO_FUZZ}-{CARGO_FUZZ_VERSION}"));
-    let tool = place.join("bin").join(CARGO_FUZZ);
-    if !tool.is_file() {
-        println!(
-            "installing {CARGO_FUZZ} {CARGO_FUZZ_VERSION} into {}",
-            place.display()
-        );
-        let version = format!("={CARGO_FUZZ_VERSION}");
-        let mut install = workspace::cargo("install");
-        install.args([CARGO_FUZZ, "--locked", "--version", &version, "--root"]);
-        process::run(install.arg(&place))?;
-    }
-    Ok(tool)
+    tools::tool(CARGO_FUZZ, CARGO_FUZZ_VERSION)
 }
 
 /// The command that runs a target for that long.

@@ -21,6 +21,7 @@ mod shuttle;
 mod soak;
 mod steps;
 mod tasks;
+mod tools;
 mod vm;
 mod vm_test;
 mod workspace;

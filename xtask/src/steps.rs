@@ -1,5 +1,6 @@
 //! A sequence of named steps: each is announced and timed, the first failure ends the sequence.
 
+use std::fs::File;
 use std::io::{self, Seek};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +22,31 @@ struct Done {
     beside: bool,
 }
 
+/// A command that has run beside others.
+struct Beside {
+    name: &'static str,
+    time: Duration,
+    said: File,
+    result: Result<()>,
+}
+
+impl Beside {
+    fn run(name: &'static str, mut command: Command) -> Result<Self> {
+        println!("== {name} begins, beside others");
+        let said = tempfile::tempfile()?;
+        command.stdin(Stdio::null());
+        command.stdout(said.try_clone()?).stderr(said.try_clone()?);
+        let start = Instant::now();
+        let result = process::run(&mut command);
+        Ok(Beside {
+            name,
+            time: start.elapsed(),
+            said,
+            result,
+        })
+    }
+}
+
 impl Default for Steps {
     fn default() -> Self {
         Steps {
@@ -39,30 +65,35 @@ impl Steps {
         result
     }
 
-    /// Runs `steps` while `command` runs: what one leaves of the processors, the other takes. What `command` says is
-    /// shown when both have ended. Both are waited for, whichever fails.
+    /// Runs `steps` while `commands` run, one after the other: what one side leaves of the processors, the other takes.
+    /// What a command says is shown when all have ended. Both sides are waited for, whichever fails.
     pub fn beside(
         &mut self,
-        name: &'static str,
-        command: &mut Command,
+        commands: impl IntoIterator<Item = (&'static str, Command)> + Send,
         steps: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        println!("== {name} begins, beside what follows");
-        let mut said = tempfile::tempfile()?;
-        command.stdin(Stdio::null());
-        command.stdout(said.try_clone()?).stderr(said.try_clone()?);
-        let (results, (result, time)) = std::thread::scope(|scope| {
+        let (results, beside) = std::thread::scope(|scope| {
             let beside = scope.spawn(|| {
-                let start = Instant::now();
-                (process::run(command), start.elapsed())
+                let mut ran = Vec::new();
+                for (name, command) in commands {
+                    ran.push(Beside::run(name, command)?);
+                    if ran.last().is_some_and(|last| last.result.is_err()) {
+                        break;
+                    }
+                }
+                anyhow::Ok(ran)
             });
             (steps(self), beside.join().expect("it does not panic"))
         });
-        println!("== {name}, which ran beside");
-        said.rewind()?;
-        io::copy(&mut said, &mut io::stdout())?;
-        self.end(name, time, true, &result);
-        results.and(result)
+        let mut first = results;
+        for mut ran in beside? {
+            println!("== {}, which ran beside", ran.name);
+            ran.said.rewind()?;
+            io::copy(&mut ran.said, &mut io::stdout())?;
+            self.end(ran.name, ran.time, true, &ran.result);
+            first = first.and(ran.result);
+        }
+        first
     }
 
     fn end(&mut self, name: &'static str, time: Duration, beside: bool, result: &Result<()>) {
@@ -99,10 +130,11 @@ mod tests {
     fn what_runs_beside_fails_as_any_step_does_and_all_have_run() {
         let both = |beside: &str, step: fn() -> Result<()>| {
             let mut steps = Steps::default();
-            let result = steps.beside("beside", &mut Command::new(beside), |steps| {
-                steps.run("step", step)
-            });
-            assert_eq!(steps.done.len(), 2);
+            let commands = ["first", "second"].map(|name| (name, Command::new(beside)));
+            let result = steps.beside(commands, |steps| steps.run("step", step));
+            // What would come after a failure is not begun.
+            let beside = if beside == "true" { 2 } else { 1 };
+            assert_eq!(steps.done.len(), 1 + beside);
             result.is_ok()
         };
         assert!(both("true", || Ok(())));

@@ -50,9 +50,14 @@ pub fn ci() -> Result<()> {
 fn test_steps(steps: &mut Steps) -> Result<()> {
     steps.run("packages", packages_for_all)?;
     lint_steps(steps)?;
-    // Tests wait much of their time, and instructions are counted on one processor: the rest goes to what is built elsewhere.
     let this = std::env::current_exe()?;
-    steps.beside("fuzz", Command::new(&this).arg("fuzz"), |steps| {
+    let own = |name| {
+        let mut command = Command::new(&this);
+        command.arg(name);
+        (name, command)
+    };
+    // Tests wait much of their time, and instructions are counted on one processor: the rest goes to what is built elsewhere.
+    steps.beside(["fuzz", "asan"].map(own), |steps| {
         steps.run("tests", || {
             run(cargo("test")
                 .arg("--workspace")
@@ -62,9 +67,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
             let mut test = cargo("test");
             test.args(["--workspace", "--features", OBSERVED]);
             run(test.args(OBSERVING.iter().flat_map(|name| ["--test", name])))
-        })
-    })?;
-    steps.beside("asan", Command::new(&this).arg("asan"), |steps| {
+        })?;
         steps.run("instructions", instructions::run)
     })?;
     steps.run("loom", || loom::run(&loom::Options::default(), &[]))?;
@@ -77,7 +80,7 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
     // A VM waits much of its time too, but its clocks should not wait for others.
     let mut shuttle = Command::new("nice");
     shuttle.args(["-n", "19"]).arg(&this).arg("shuttle");
-    steps.beside("shuttle", &mut shuttle, |steps| {
+    steps.beside([("shuttle", shuttle)], |steps| {
         steps.run("vm test", || vm_test::run(options()))?;
         steps.run("vm pair", || vm_test::pair(&options(), PAIR_MIB))
     })

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::process;
-use crate::workspace;
+use crate::{process, tools, workspace};
 
 const RUNNER: &str = "gungraun-runner";
 
@@ -20,23 +19,7 @@ pub fn run() -> Result<()> {
 fn runner() -> Result<PathBuf> {
     let lock = std::fs::read_to_string(workspace::root().join("Cargo.lock"))?;
     let version = version_in(&lock, "gungraun").context("Cargo.lock has no gungraun")?;
-    let place = workspace::target_dir()?.join(format!("tools/{RUNNER}-{version}"));
-    let runner = place.join("bin").join(RUNNER);
-    if !runner.is_file() {
-        println!("installing {RUNNER} {version} into {}", place.display());
-        let mut install = workspace::cargo("install");
-        // It starts valgrind and reads what that writes: it need not be fast.
-        install.args([
-            RUNNER,
-            "--locked",
-            "--debug",
-            "--version",
-            &format!("={version}"),
-        ]);
-        install.env("CARGO_PROFILE_DEV_DEBUG", "0");
-        process::run(install.arg("--root").arg(&place))?;
-    }
-    Ok(runner)
+    tools::tool(RUNNER, version)
 }
 
 /// The version of `package` that a lock file has.
