@@ -8,7 +8,9 @@ use crate::packages::{self, Use};
 use crate::process::run;
 use crate::steps::Steps;
 use crate::workspace::cargo;
-use crate::{VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, vm, vm_test};
+use crate::{
+    VM_TEST_TIMEOUT, downstream, house, instructions, loom, mutants, shuttle, vm, vm_test,
+};
 
 /// What is off by default, but for real devices.
 const OBSERVED: &str = "tracing,count-refusals";
@@ -71,19 +73,15 @@ fn test_steps(steps: &mut Steps) -> Result<()> {
         steps.run("instructions", instructions::run)
     })?;
     steps.run("loom", || loom::run(&loom::Options::default(), &[]))?;
+    steps.run("shuttle", || shuttle::run(&shuttle::Options::default()))?;
     steps.run("downstream", downstream::test)?;
     steps.run("mutants", || mutants::run(&mutants::Options::default()))?;
     let options = || vm::Options {
         timeout: VM_TEST_TIMEOUT,
         ..vm::Options::default()
     };
-    // A VM waits much of its time too, but its clocks should not wait for others.
-    let mut shuttle = Command::new("nice");
-    shuttle.args(["-n", "19"]).arg(&this).arg("shuttle");
-    steps.beside([("shuttle", shuttle)], |steps| {
-        steps.run("vm test", || vm_test::run(options()))?;
-        steps.run("vm pair", || vm_test::pair(&options(), PAIR_MIB))
-    })
+    steps.run("vm test", || vm_test::run(options()))?;
+    steps.run("vm pair", || vm_test::pair(&options(), PAIR_MIB))
 }
 
 fn lint_steps(steps: &mut Steps) -> Result<()> {
