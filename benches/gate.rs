@@ -113,9 +113,10 @@ fn read_alone() -> Vec<Contestant> {
 }
 
 fn read_against_parking_lot() -> Vec<Contestant> {
+    let one = Threads::One;
     vec![
-        contestant(PARKING_LOT_READ, alone(parking_lot_read())).baseline(),
-        contestant("as_slice", alone(paths::as_slice())).promised(0.8),
+        contestant(PARKING_LOT_READ, one.run(parking_lot_read)).baseline(),
+        contestant("as_slice", one.run(paths::as_slice)).promised(0.8),
     ]
 }
 

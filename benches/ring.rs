@@ -5,8 +5,7 @@ mod shapes;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Barrier, Once};
 
 use crossbeam_utils::CachePadded;
 use rdma_mr::gate::{self, ReadBias};
@@ -105,44 +104,31 @@ fn allowed() -> Vec<Contestant> {
     ]
 }
 
-/// Threads that have read so, and are there still.
-struct Readers {
-    threads: Vec<JoinHandle<()>>,
-    end: Arc<Barrier>,
-}
-
-impl Readers {
-    fn new(count: usize) -> Self {
-        let mr = Arc::new(biased(gate::Barrier::Fence));
-        let barrier = || Arc::new(Barrier::new(count + 1));
-        let (read, end) = (barrier(), barrier());
-        let thread = |_| {
-            let (mr, read, end) = (Arc::clone(&mr), Arc::clone(&read), Arc::clone(&end));
+/// With this one, 64 threads have read so, and are there still: in the whole process, whoever asks.
+fn readers() {
+    static READ: Once = Once::new();
+    READ.call_once(|| {
+        let mr = biased(gate::Barrier::Fence);
+        drop(mr.as_slice());
+        let both = Arc::new((mr, Barrier::new(64)));
+        for _ in 1..64 {
+            let both = Arc::clone(&both);
             std::thread::spawn(move || {
-                drop(mr.as_slice());
-                read.wait();
-                end.wait();
-            })
-        };
-        let threads = (0..count).map(thread).collect();
-        read.wait();
-        Readers { threads, end }
-    }
-}
-
-impl Drop for Readers {
-    fn drop(&mut self) {
-        self.end.wait();
-        let ended = self.threads.drain(..).map(JoinHandle::join);
-        ended.for_each(|thread| thread.expect("it only waits"));
-    }
+                drop(both.0.as_slice());
+                both.1.wait();
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        both.1.wait();
+    });
 }
 
 /// How long a write has to wait of a region that nobody reads at the moment.
-fn alone(mr: LocalMr, readers: usize) -> Sample {
-    let readers = Readers::new(readers);
+fn alone(mr: LocalMr) -> Sample {
+    readers();
     Box::new(move |samples| {
-        let _ = &readers;
         let mut taken = Taken::default();
         keep_to_core(0);
         for _ in 0..samples {
@@ -159,15 +145,15 @@ fn alone(mr: LocalMr, readers: usize) -> Sample {
 
 fn revocations() -> Vec<Contestant> {
     vec![
-        contestant(PLAIN, alone(region(), 64)),
+        contestant(PLAIN, alone(region())),
         contestant(
             "begin_write, biased, 64 threads have read so",
-            alone(biased(gate::Barrier::Fence), 64),
+            alone(biased(gate::Barrier::Fence)),
         )
         .promised(0.5, Promise::Value(200.0)),
         contestant(
             "begin_write, biased by membarrier, 64 threads have read so",
-            alone(biased(gate::Barrier::Membarrier), 64),
+            alone(biased(gate::Barrier::Membarrier)),
         ),
     ]
 }

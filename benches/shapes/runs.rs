@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
+use crossbeam_utils::CachePadded;
+
 use super::clock::keep_to_core;
-use super::turns::{Run, alone};
+use super::turns::{Run, alone, take};
 
 /// How many looks are taken at a time: one is less than the loop around it.
 pub const LOOKS: usize = 16;
@@ -35,8 +37,7 @@ pub(crate) use {sixteen, twice};
 /// Beside a thread that does nothing else, with the same.
 pub fn beside<F: Fn(usize) + Send + Sync + 'static>(turn: F) -> Run {
     let turn = Arc::new(turn);
-    let theirs = Arc::clone(&turn);
-    two(move |n| turn(n), move |n| theirs(n))
+    two(called_once(Arc::clone(&turn)), called_once(turn))
 }
 
 /// Beside a thread that does nothing else, each with its own.
@@ -44,12 +45,21 @@ pub fn apart<F: FnMut(usize) + Send + 'static>(make: impl Fn() -> F) -> Run {
     two(make(), make())
 }
 
-fn two(
-    mut mine: impl FnMut(usize) + 'static,
-    mut theirs: impl FnMut(usize) + Send + 'static,
-) -> Run {
+/// The one place from which a turn is called that is taken alone and by two threads, so that it is inlined into the
+/// same loop, whoever else is at it: a call of its own, with what that saves and brings back, can cost more than
+/// a guard.
+fn called_once<F: Fn(usize)>(turn: Arc<F>) -> impl Fn(usize) {
+    move |n| turn(n)
+}
+
+/// How many turns the other thread takes before it looks whether it is over.
+const TURNS: usize = 16;
+
+fn two<F: FnMut(usize) + Send + 'static>(mut mine: F, mut theirs: F) -> Run {
     Box::new(move |count| {
-        let (both, over) = (&Barrier::new(2), &AtomicBool::new(false));
+        // Looked at by the other thread, so on no line with this one's stack.
+        let signals = CachePadded::new((Barrier::new(2), AtomicBool::new(false)));
+        let (both, over) = &*signals;
         std::thread::scope(|scope| {
             let theirs = &mut theirs;
             scope.spawn(move || {
@@ -57,16 +67,14 @@ fn two(
                 both.wait();
                 let mut n = 0;
                 while !over.load(Ordering::Relaxed) {
-                    theirs(n);
-                    n += 1;
+                    take(theirs, n..n + TURNS);
+                    n += TURNS;
                 }
             });
             keep_to_core(0);
             both.wait();
             let start = Instant::now();
-            for n in 0..count {
-                mine(n as usize);
-            }
+            take(&mut mine, 0..count as usize);
             let took = start.elapsed();
             over.store(true, Ordering::Relaxed);
             took
@@ -87,9 +95,9 @@ pub enum Threads {
 impl Threads {
     pub fn run<F: Fn(usize) + Send + Sync + 'static>(self, make: impl Fn() -> F) -> Run {
         match self {
-            Threads::One => alone(make()),
+            Threads::One => alone(called_once(Arc::new(make()))),
             Threads::Same => beside(make()),
-            Threads::Apart => apart(make),
+            Threads::Apart => apart(|| called_once(Arc::new(make()))),
         }
     }
 }

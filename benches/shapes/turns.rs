@@ -1,6 +1,7 @@
 //! Contestants that take turns within one run, so that a machine which does other things as well does
 //! them to all alike: a table of medians, and ratios to a baseline among them.
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -56,11 +57,17 @@ impl Contestant {
 pub fn alone(mut once: impl FnMut(usize) + 'static) -> Run {
     Box::new(move |count| {
         let start = Instant::now();
-        for n in 0..count {
-            once(n as usize);
-        }
+        take(&mut once, 0..count as usize);
         start.elapsed()
     })
+}
+
+/// Turns with these numbers, and nothing beside them in the loop.
+#[inline(never)]
+pub fn take(once: &mut impl FnMut(usize), numbers: Range<usize>) {
+    for n in numbers {
+        once(n);
+    }
 }
 
 /// A title, and who is compared under it.
