@@ -107,7 +107,7 @@ impl Kind {
     }
 
     /// This, of a holder who entered as `holder`: known without looking, but for a read of the NIC.
-    pub(super) const fn known(self, holder: Holder) -> Self {
+    pub(crate) const fn known(self, holder: Holder) -> Self {
         match holder {
             Holder::NicRead => self,
             holder => Kind::of(holder),

@@ -139,9 +139,7 @@ fn begin_with<T: MrAccess + ?Sized>(
 
 #[inline(always)] // as `try_begin`
 pub(crate) fn try_begin_part(part: Part<'_>, holder: Holder) -> Result<Hold> {
-    let kind = part.enter(holder, |gate| try_enter(gate, holder))?;
-    // SAFETY: HOLD-1: entered just now.
-    unsafe { Hold::new(part, holder, kind) }
+    begin_by(part, holder, |gate| try_enter(gate, holder))
 }
 
 #[inline(always)] // as `try_begin`
@@ -150,7 +148,20 @@ pub(crate) fn begin_part(
     holder: Holder,
     deadline: Option<Instant>,
 ) -> Result<Hold> {
-    let kind = part.enter(holder, |gate| gate.enter(holder, deadline))?;
+    begin_by(part, holder, |gate| gate.enter(holder, deadline))
+}
+
+#[inline(always)] // as `try_begin`
+fn begin_by(
+    part: Part<'_>,
+    holder: Holder,
+    enter: impl FnOnce(&Gate) -> Result<Kind>,
+) -> Result<Hold> {
+    if part.counts_as_read(holder) {
+        return Hold::of_shared(part.region, part.addr, part.length);
+    }
+    // A constant, where it can be one: a release that is told what by the entry would wait for that one's RMW.
+    let kind = enter(part.gate())?.known(holder);
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }
 }

@@ -1,7 +1,9 @@
 //! The hold of an operation: `'static`, counted in the region's word, released by the completion.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 
 use crate::error::{Error, Result};
 use crate::gate::{Holder, Kind};
@@ -110,7 +112,7 @@ impl HoldWord {
         unsafe { Part::whole(self.region()) }
     }
 
-    /// The whole region as a scatter/gather element. By value, lest the hold is kept in memory for it.
+    /// The whole region as a scatter/gather element.
     ///
     /// # Safety
     /// - **HOLD-2**.
@@ -122,6 +124,18 @@ impl HoldWord {
         element_with(part, lkey)
     }
 
+    /// As [`element`](Self::element), as address and the rest: in registers, lest that of a hold which has one is kept
+    /// in memory for it.
+    ///
+    /// # Safety
+    /// - **HOLD-2**.
+    #[cold]
+    unsafe fn packed_element(self) -> (u64, u64) {
+        // SAFETY: HOLD-2, as required of the caller.
+        let Sge { addr, length, lkey } = unsafe { self.element() };
+        (addr, u64::from(lkey) << 32 | u64::from(length))
+    }
+
     /// Gives the hold back.
     ///
     /// # Safety
@@ -130,22 +144,17 @@ impl HoldWord {
     pub(super) unsafe fn release(self) {
         // SAFETY: HOLD-2, as required of the caller.
         let region = unsafe { self.region() };
-        if self.0 & Self::KIND == Self::WRITE {
-            // SAFETY: REGION-6 by HOLD-2.
-            unsafe { region.release(Kind::NicWrite) }
-        } else if self.0 & Self::NEW_READ == 0 {
-            // SAFETY: REGION-6 by HOLD-2.
-            unsafe { region.release(Kind::NicRead) }
-        } else {
-            let shared = self.0 & Self::WRITE != 0;
-            let kind = if shared {
-                Kind::SharedWrite
-            } else {
-                Kind::NewRead
-            };
-            // SAFETY: REGION-6 by HOLD-2.
-            unsafe { region.release(kind) }
-        }
+        let kind = match self.0 & Self::KIND {
+            Self::WRITE => {
+                // SAFETY: REGION-6 by HOLD-2.
+                return unsafe { region.release(Kind::NicWrite) };
+            }
+            0 => Kind::NicRead,
+            Self::NEW_READ => Kind::NewRead,
+            _ => Kind::SharedWrite,
+        };
+        // SAFETY: REGION-6 by HOLD-2.
+        unsafe { region.release(kind) }
     }
 }
 
@@ -167,6 +176,24 @@ impl Hold {
         })
     }
 
+    /// For an operation that writes bytes of a shared region, which it enters. What a part is made of by itself,
+    /// lest those of all regions are kept in memory for it.
+    ///
+    /// # Errors
+    /// Those of [`Begin`](super::Begin).
+    #[cold]
+    pub(super) fn of_shared(region: RegionRef, addr: NonNull<u8>, length: usize) -> Result<Self> {
+        let part = Part {
+            region,
+            addr,
+            length,
+            handle: PhantomData,
+        };
+        let kind = part.region().enter_shared()?;
+        // SAFETY: HOLD-1: entered just now.
+        unsafe { Self::new(part, Holder::NicWrite, kind) }
+    }
+
     /// The bytes as a scatter/gather element, with the local key in force when the hold began.
     #[must_use]
     #[inline]
@@ -175,13 +202,21 @@ impl Hold {
             return self.sge;
         }
         // SAFETY: HOLD-2 by HOLD-1: this is the hold.
-        unsafe { self.word.element() }
+        let (addr, rest) = unsafe { self.word.packed_element() };
+        Sge {
+            addr,
+            length: rest as u32,
+            lkey: (rest >> 32) as u32,
+        }
     }
 
     /// Makes [`as_sges`](Self::as_sges) right, if it was a `wr_id` in between.
     #[inline]
     pub(super) fn complete_sge(&mut self) {
-        self.sge = self.sge();
+        if self.sge.length == 0 {
+            // SAFETY: HOLD-2 by HOLD-1: this is the hold.
+            self.sge = unsafe { self.word.element() };
+        }
     }
 
     #[inline]
