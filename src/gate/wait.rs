@@ -68,9 +68,10 @@ impl Gate {
             return Ok(kind);
         }
         let _span = place.span();
+        counts::wait();
         let spun = place.spin(&mut turn, deadline);
         // Only now: who goes in meanwhile needs the line.
-        self.count_wait();
+        self.count_waiter();
         if let Some(kind) = spun? {
             return Ok(kind);
         }
@@ -125,9 +126,13 @@ impl Gate {
     }
 
     pub(super) fn count_wait(&self) {
+        self.count_waiter();
+        counts::wait();
+    }
+
+    fn count_waiter(&self) {
         // Ordering: Relaxed, as in `waits`.
         self.waits.fetch_add(1, Ordering::Relaxed);
-        counts::wait();
     }
 
     fn check_deadline(&self, deadline: Option<Instant>) -> Result<()> {
