@@ -21,7 +21,7 @@ use rdma_mr::backend::soft::{Nic, ProtectionDomain};
 use rdma_mr::op::Begin;
 use rdma_mr::prelude::*;
 use shapes::turns::{self, Contestant, Run, alone, contestant};
-use shapes::{Locked, load};
+use shapes::{Locked, load, swap_in, swap_out};
 
 const THOUSAND: usize = 1_000;
 const MILLION: usize = 1_000_000;
@@ -76,12 +76,21 @@ fn guards<const N: usize>() -> Vec<Contestant> {
     ]
 }
 
+fn two_swaps(word: &Word) {
+    swap_in(word);
+    swap_out(word);
+}
+
 fn holds<const N: usize>() -> Vec<Contestant> {
     vec![
-        contestant("floor: two RMWs", visit(words::<N>(), two_rmws)).baseline(),
+        contestant(
+            "floor: two compare_exchange",
+            visit(words::<N>(), two_swaps),
+        )
+        .baseline(),
         contestant(
             "begin_write + drop",
-            visit(regions::<N>(), |mr| drop(mr.begin_write())),
+            visit(regions::<N>(), |mr| drop(mr.begin_write().unwrap())),
         ),
         contestant(
             "rival: parking_lot write",
@@ -129,7 +138,7 @@ fn hot() -> Vec<Contestant> {
         alone(move |_| once(black_box(&others[others.len() / 2])))
     };
     let read: fn(&LocalMr) = |mr| drop(mr.as_slice());
-    let hold: fn(&LocalMr) = |mr| drop(mr.begin_write());
+    let hold: fn(&LocalMr) = |mr| drop(mr.begin_write().unwrap());
     vec![
         contestant("as_slice, alone", beside(regions::<1>(), read)).baseline(),
         contestant("as_slice, of 10^6", beside(regions::<MILLION>(), read)).promised(1.25),
