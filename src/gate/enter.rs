@@ -18,7 +18,7 @@ impl Gate {
             return Some(Permit::reader(self, place));
         }
         let kind = counts::attempt(self.try_enter(holder))?;
-        Some(Permit::new(self, kind.known(holder)))
+        Some(Permit::new(self, kind))
     }
 
     /// Lets `holder` in at once if the way is open, or else by `wait`.
@@ -33,7 +33,7 @@ impl Gate {
                 return Ok(Permit::reader(self, place));
             }
         } else if let Some(kind) = self.enter_open_way(holder) {
-            return Ok(Permit::new(self, kind.known(holder)));
+            return Ok(Permit::new(self, kind));
         }
         Ok(Permit::new(self, wait()?.known(holder)))
     }
@@ -84,7 +84,8 @@ impl Gate {
             let kind = Kind::of(holder);
             return self.enter_seen(kind, seen).map(|_| kind);
         }
-        self.try_enter_barred(holder, seen)
+        let entered = self.try_enter_barred(holder, seen)?;
+        Some(entered.known(holder))
     }
 
     #[cold]

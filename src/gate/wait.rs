@@ -52,7 +52,7 @@ impl Gate {
     pub(crate) fn enter(&self, holder: Holder, deadline: Option<Instant>) -> Result<Kind> {
         match self.enter_open_way(holder) {
             Some(kind) => Ok(kind),
-            None => self.enter_slow(holder, deadline),
+            None => Ok(self.enter_slow(holder, deadline)?.known(holder)),
         }
     }
 
@@ -96,7 +96,7 @@ impl Gate {
     pub(crate) fn enter_with(&self, holder: Holder, progress: impl FnMut()) -> Result<Kind> {
         match self.enter_open_way(holder) {
             Some(kind) => Ok(kind),
-            None => self.enter_slow_with(holder, progress),
+            None => Ok(self.enter_slow_with(holder, progress)?.known(holder)),
         }
     }
 

@@ -106,8 +106,9 @@ impl Kind {
         }
     }
 
-    /// This, of a holder who entered as `holder`: known without looking, but for a read of the NIC.
-    pub(crate) const fn known(self, holder: Holder) -> Self {
+    /// This, of a holder who entered as `holder`: known without looking, but for a read of the NIC. A constant then:
+    /// a release that is told by the entry what to take off would wait for the entry's RMW.
+    pub(super) const fn known(self, holder: Holder) -> Self {
         match holder {
             Holder::NicRead => self,
             holder => Kind::of(holder),

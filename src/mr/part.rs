@@ -51,25 +51,20 @@ impl<'a> Part<'a> {
     /// What the hold of an operation that does that to the bytes enters the gate as.
     #[inline]
     pub(crate) fn counts(self, holder: Holder) -> Holder {
-        match self.counts_as_read(holder) {
+        match self.region().counts_as_read(holder) {
             true => Holder::NicRead,
             false => holder,
         }
     }
 
-    /// See [`Region::counts_as_read`].
-    #[inline]
-    pub(crate) fn counts_as_read(self, holder: Holder) -> bool {
-        self.region().counts_as_read(holder)
-    }
-
     /// How such a hold is told apart that entered as `kind`.
     #[inline]
     pub(crate) fn told(self, holder: Holder, kind: Kind) -> Kind {
-        match self.counts_as_read(holder) {
-            true => Region::told_as_read(kind),
-            false => kind,
+        if !self.region().counts_as_read(holder) {
+            return kind;
         }
+        debug_assert_eq!(kind, Kind::NicRead, "shared regions are not rotated");
+        Kind::SharedWrite
     }
 
     /// Enters the gate by `enter` for such an operation; in a shared region at once, as one that reads.
@@ -79,10 +74,17 @@ impl<'a> Part<'a> {
         holder: Holder,
         enter: impl FnOnce(&'a Gate) -> Result<Kind>,
     ) -> Result<Kind> {
-        match self.counts_as_read(holder) {
-            true => self.region().enter_shared(),
-            false => enter(self.gate()),
+        if self.region().counts_as_read(holder) {
+            return self.enter_shared();
         }
+        enter(self.gate())
+    }
+
+    /// Enters the gate of a shared region for an operation that writes: at once, as one that reads.
+    #[cold]
+    pub(crate) fn enter_shared(self) -> Result<Kind> {
+        let kind = self.gate().enter(Holder::NicRead, None)?;
+        Ok(self.told(Holder::NicWrite, kind))
     }
 
     /// Refuses if a hold is out. Nobody comes in after it only if the caller owns the handle or

@@ -7,7 +7,6 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::pool::{self, Place};
-use crate::error::Result;
 use crate::gate::{Gate, Holder, Kind};
 use crate::registration::{Member, Registration};
 use crate::trace;
@@ -56,21 +55,6 @@ impl Region {
     #[inline]
     pub(super) fn counts_as_read(&self, holder: Holder) -> bool {
         holder == Holder::NicWrite && self.shared
-    }
-
-    /// How a hold that [counts as a read](Self::counts_as_read), and entered as one, is told apart.
-    pub(super) fn told_as_read(kind: Kind) -> Kind {
-        debug_assert_eq!(kind, Kind::NicRead, "shared regions are not rotated");
-        Kind::SharedWrite
-    }
-
-    /// Enters the gate for an operation that writes a shared region: at once, as one that reads.
-    #[cold]
-    pub(crate) fn enter_shared(&self) -> Result<Kind> {
-        self.member
-            .gate
-            .enter(Holder::NicRead, None)
-            .map(Self::told_as_read)
     }
 }
 

@@ -157,11 +157,10 @@ fn begin_by(
     holder: Holder,
     enter: impl FnOnce(&Gate) -> Result<Kind>,
 ) -> Result<Hold> {
-    if part.counts_as_read(holder) {
+    if part.counts(holder) != holder {
         return Hold::of_shared(part.region, part.addr, part.length);
     }
-    // A constant, where it can be one: a release that is told what by the entry would wait for that one's RMW.
-    let kind = enter(part.gate())?.known(holder);
+    let kind = enter(part.gate())?;
     // SAFETY: HOLD-1: entered just now.
     unsafe { Hold::new(part, holder, kind) }
 }

@@ -189,7 +189,7 @@ impl Hold {
             length,
             handle: PhantomData,
         };
-        let kind = part.region().enter_shared()?;
+        let kind = part.enter_shared()?;
         // SAFETY: HOLD-1: entered just now.
         unsafe { Self::new(part, Holder::NicWrite, kind) }
     }

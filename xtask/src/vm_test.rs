@@ -102,9 +102,7 @@ fn tests() -> Result<Vec<(String, PathBuf)>> {
     let mut tests = Vec::new();
     for (mut command, names) in [(build("test"), names), (optimised("test"), last)] {
         command.arg("--no-run");
-        names.iter().for_each(|name| {
-            command.args(["--test", name]);
-        });
+        command.args(names.iter().flat_map(|name| ["--test", name]));
         tests.extend(executables(&mut command, "test")?);
     }
     Ok(tests)

@@ -53,8 +53,8 @@ is written.
 Guards of a region with read bias: a reader fills a slot of its thread's own, has a fence, looks at the word, and
 empties the slot. The floor is that, by hand; it is not much less than an RMW on a line that nobody else wants, so on one thread
 there is little to be had. What is had is that threads don't wait for each other's line. An RMW takes as long whatever the
-core does beside it, and a guard without one does not: on this machine, whose cores are shared with others, the floor is
-0.42 of parking_lot's guard at some times and 0.52 at others, and ours 0.42 and 0.6.
+core does beside it, and a guard without one does not: where others share the cores, as on a virtual machine, the ratios
+to a lock change by a quarter from one minute to the next, the floor's as ours.
 ",
         plot: None,
     },
