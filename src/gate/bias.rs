@@ -102,7 +102,10 @@ impl Gate {
     pub fn with_read_bias(mut self, bias: ReadBias) -> Self {
         self.quiet_us = u32::try_from(bias.quiet.as_micros()).unwrap_or(u32::MAX);
         self.bias = Some(bias.barrier);
-        self.free = Word::MAY_BIAS;
+        self.free = const {
+            assert!(Word::MAY_BIAS <= u8::MAX as u64);
+            Word::MAY_BIAS as u8
+        };
         prepare();
         // Ordering: Relaxed. Nobody else has it yet.
         self.word

@@ -63,8 +63,8 @@ impl Gate {
         }
         // Ordering: Acquire and Relaxed, as in `enter_seen`.
         let guessed = self.word.compare_exchange(
-            self.free,
-            self.free | kind.unit(),
+            self.free(),
+            self.free() | kind.unit(),
             Ordering::Acquire,
             Ordering::Relaxed,
         );

@@ -69,17 +69,19 @@ pub struct Gate {
     stand_back_ns: u32,
     quiet_us: u32,
     // What is looked at often and never written: a region puts this on another line than what is above.
-    /// The word of a free gate that nobody has marked: what is mostly found.
-    free: u64,
     spin_ns: u32,
+    /// The word of a free gate that nobody has marked: what is mostly found.
+    free: u8,
     /// What readers who are published have; `None` for a gate that is never biased.
     bias: Option<Barrier>,
+    /// What its owner keeps here, where there is room: nothing to the gate.
+    pub(crate) label: u8,
 }
 
 impl Gate {
     /// From here on it is not written after it was made.
     #[cfg(not(any(loom, shuttle)))]
-    pub(crate) const UNWRITTEN: usize = std::mem::offset_of!(Gate, free);
+    pub(crate) const UNWRITTEN: usize = std::mem::offset_of!(Gate, spin_ns);
 
     /// A free gate with the default [`Patience`].
     #[must_use]
@@ -97,10 +99,17 @@ impl Gate {
             quiet: AtomicU64::new(0),
             stand_back_ns: nanos(patience.stand_back),
             quiet_us: 0,
-            free: 0,
             spin_ns: nanos(patience.spin),
+            free: 0,
             bias: None,
+            label: 0,
         }
+    }
+
+    /// The word of a free gate that nobody has marked.
+    #[inline]
+    fn free(&self) -> u64 {
+        self.free.into()
     }
 
     #[inline]
@@ -235,7 +244,7 @@ impl Gate {
     /// before.
     #[inline]
     fn take_off_exclusive(&self, holder: Holder, kept: u64) -> Word {
-        let mut seen = self.free | Kind::of(holder).unit();
+        let mut seen = self.free() | Kind::of(holder).unit();
         loop {
             let left = seen & (Word::exclusive_release_mask(holder) | kept);
             // Ordering: Release pairs with the Acquire of every later acquisition: what this holder

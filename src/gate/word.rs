@@ -2,11 +2,11 @@
 //! every transition is tested as a plain function of numbers.
 //!
 //! ```text
-//!  63        44 43         31 30         11 10         9          8          7        6          5        4         3           2             1          0
-//! ┌────────────┬─────────────┬─────────────┬──────────┬──────────┬──────────┬────────┬──────────┬────────┬─────────┬───────────┬─────────────┬──────────┬──────────┐
-//! │ CPU readers│ NIC reads,  │ NIC reads   │ MAY_BIAS │ WAIT_OLD │ RETIRING │ BIASED │ ORPHANED │ CLOSED │ PENDING │ WAIT_EXCL │ WAIT_SHARED │ NIC_EXCL │ CPU_EXCL │
-//! │            │ the new ones│             │          │          │          │        │          │        │         │           │             │          │          │
-//! └────────────┴─────────────┴─────────────┴──────────┴──────────┴──────────┴────────┴──────────┴────────┴─────────┴───────────┴─────────────┴──────────┴──────────┘
+//!  63        44 43         31 30         11 10       9          8          7          6          5        4         3           2             1          0
+//! ┌────────────┬─────────────┬─────────────┬────────┬──────────┬──────────┬──────────┬──────────┬────────┬─────────┬───────────┬─────────────┬──────────┬──────────┐
+//! │ CPU readers│ NIC reads,  │ NIC reads   │ BIASED │ WAIT_OLD │ RETIRING │ MAY_BIAS │ ORPHANED │ CLOSED │ PENDING │ WAIT_EXCL │ WAIT_SHARED │ NIC_EXCL │ CPU_EXCL │
+//! │            │ the new ones│             │        │          │          │          │          │        │         │           │             │          │          │
+//! └────────────┴─────────────┴─────────────┴────────┴──────────┴──────────┴──────────┴──────────┴────────┴─────────┴───────────┴─────────────┴──────────┴──────────┘
 //! ```
 //!
 //! | field | meaning |
@@ -18,10 +18,10 @@
 //! | `PENDING` | somebody who wants in exclusively asks new shared holders to stand back |
 //! | `CLOSED` | no new operation of the NIC may begin |
 //! | `ORPHANED` | the handle is gone: whoever releases the last hold frees |
-//! | `BIASED` | readers may be published in slots instead of being counted here: see [`bias`](super::bias) |
+//! | `MAY_BIAS` | never changes: whether the gate's readers may be `BIASED` at all; in the lowest byte, since the gate keeps what is never changed as one |
 //! | `RETIRING` | a registration is being retired: NIC reads that begin now are counted apart |
 //! | `WAIT_OLD` | who retires it waits: an operation's release that empties its field must wake |
-//! | `MAY_BIAS` | never changes: whether the gate's readers may be `BIASED` at all |
+//! | `BIASED` | readers may be published in slots instead of being counted here: see [`bias`](super::bias) |
 //! | NIC reads | operations in flight that let the NIC read the bytes; those that began while `RETIRING` stood are in a field of their own |
 //! | CPU readers | guards with `&[u8]`; at the top, so that a borrow can't corrupt another field |
 //!
@@ -175,10 +175,10 @@ impl Word {
     pub(super) const PENDING: u64 = 1 << 4;
     pub(super) const CLOSED: u64 = 1 << 5;
     pub(super) const ORPHANED: u64 = 1 << 6;
-    pub(super) const BIASED: u64 = 1 << 7;
+    pub(super) const MAY_BIAS: u64 = 1 << 7;
     pub(super) const RETIRING: u64 = 1 << 8;
     pub(super) const WAIT_OLD: u64 = 1 << 9;
-    pub(super) const MAY_BIAS: u64 = 1 << 10;
+    pub(super) const BIASED: u64 = 1 << 10;
     pub(super) const NIC_READ: u64 = 1 << 11;
     pub(super) const NEW_READ: u64 = 1 << 31;
     pub(super) const READER: u64 = 1 << 44;
