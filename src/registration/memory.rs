@@ -1,6 +1,6 @@
 //! Where a region's bytes come from: the crate's own mappings, or whatever the user owns.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -167,29 +167,16 @@ pub struct Memory(Owner);
 enum Owner {
     /// Needs no place of its own.
     Mapping(Mapping),
-    Other {
-        /// Looked up once: the owner is not touched again, so that no reference to the bytes comes
-        /// between the region's pointer and them.
-        addr: NonNull<u8>,
-        length: usize,
-        owner: Box<dyn AnyMemory>,
-    },
+    Other(Box<Owned<dyn Any + Send + Sync>>),
 }
 
-/// [`StableMemory`] that can be asked for its type.
-trait AnyMemory: StableMemory {
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync>;
-    fn as_any(&self) -> &(dyn Any + Send + Sync);
-}
-
-impl<T: StableMemory> AnyMemory for T {
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync> {
-        self
-    }
-
-    fn as_any(&self) -> &(dyn Any + Send + Sync) {
-        self
-    }
+/// The user's memory, as `Owned<Option<T>>`.
+struct Owned<T: ?Sized> {
+    /// Looked up once: the owner is not touched again, so that no reference to the bytes comes between the
+    /// region's pointer and them.
+    addr: NonNull<u8>,
+    length: usize,
+    owner: T,
 }
 
 impl Memory {
@@ -206,29 +193,31 @@ impl Memory {
             Ok(mapping) => return Ok(Memory(Owner::Mapping(mapping))),
             Err(memory) => memory,
         };
-        let mut owner = Box::new(memory);
-        let pointer = owner.as_mut_ptr();
-        let Some(addr) = NonNull::new(pointer) else {
-            return Err(Rejected::new(*owner, Error::NullAddress));
-        };
-        if (pointer as usize).checked_add(length).is_none() {
-            let addr = pointer as u64;
-            return Err(Rejected::new(
-                *owner,
-                Error::AddressOverflow { addr, length },
-            ));
-        }
-        Ok(Memory(Owner::Other {
-            addr,
+        let mut owned = Box::new(Owned {
+            addr: NonNull::dangling(),
             length,
-            owner,
-        }))
+            owner: Some(memory),
+        });
+        let pointer = owned.owner.as_mut().map(T::as_mut_ptr);
+        let pointer = pointer.expect("put there just now");
+        let error = match NonNull::new(pointer) {
+            None => Error::NullAddress,
+            Some(_) if (pointer as usize).checked_add(length).is_none() => Error::AddressOverflow {
+                addr: pointer as u64,
+                length,
+            },
+            Some(addr) => {
+                owned.addr = addr;
+                return Ok(Memory(Owner::Other(owned)));
+            }
+        };
+        Err(Rejected::new(owned.owner.take().expect("as above"), error))
     }
 
     pub(crate) fn addr(&self) -> NonNull<u8> {
         match &self.0 {
             Owner::Mapping(mapping) => mapping.addr(),
-            Owner::Other { addr, .. } => *addr,
+            Owner::Other(owned) => owned.addr,
         }
     }
 
@@ -237,7 +226,7 @@ impl Memory {
     pub fn length(&self) -> usize {
         match &self.0 {
             Owner::Mapping(mapping) => mapping.length(),
-            Owner::Other { length, .. } => *length,
+            Owner::Other(owned) => owned.length,
         }
     }
 
@@ -245,8 +234,8 @@ impl Memory {
     #[must_use]
     pub fn is<T: StableMemory>(&self) -> bool {
         match &self.0 {
-            Owner::Mapping(mapping) => mapping.as_any().is::<T>(),
-            Owner::Other { owner, .. } => (**owner).as_any().is::<T>(),
+            Owner::Mapping(_) => TypeId::of::<T>() == TypeId::of::<Mapping>(),
+            Owner::Other(owned) => owned.owner.is::<Option<T>>(),
         }
     }
 
@@ -264,14 +253,15 @@ impl Memory {
     /// # Errors
     /// The memory itself if it is not a `T`.
     pub fn downcast<T: StableMemory>(self) -> Result<T, Memory> {
-        if !self.is::<T>() {
-            return Err(self);
+        match self.0 {
+            Owner::Mapping(mapping) => {
+                cast(mapping).map_err(|mapping| Memory(Owner::Mapping(mapping)))
+            }
+            Owner::Other(mut owned) => match owned.owner.downcast_mut().and_then(Option::take) {
+                Some(memory) => Ok(memory),
+                None => Err(Memory(Owner::Other(owned))),
+            },
         }
-        let memory = match self.0 {
-            Owner::Mapping(mapping) => cast(mapping).ok(),
-            Owner::Other { owner, .. } => owner.into_any().downcast().ok().map(|memory| *memory),
-        };
-        Ok(memory.expect("its type was looked at"))
     }
 }
 
