@@ -12,6 +12,7 @@ mod drain;
 mod future;
 mod gate;
 mod lease;
+mod parts;
 mod poller;
 mod pool;
 mod ring;

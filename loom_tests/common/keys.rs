@@ -45,6 +45,12 @@ impl Keys {
             assert!(!unsafe { *ended }, "a key that is no more");
         });
     }
+
+    /// Whether the registration with that key has ended; for who comes after that, or has it still.
+    pub fn has_ended(&self, key: u32) -> bool {
+        // SAFETY: as for Sync above.
+        self.ended[key as usize].with(|ended| unsafe { *ended })
+    }
 }
 
 /// Registers nothing, under a key of its own each time.
@@ -69,7 +75,8 @@ unsafe impl Deregister for Handle {
     fn deregister(&mut self) -> io::Result<()> {
         self.0.ended[self.1 as usize].with_mut(|ended| {
             // SAFETY: as for Sync of `Keys`.
-            unsafe { *ended = true };
+            let before = std::mem::replace(unsafe { &mut *ended }, true);
+            assert!(!before, "it has ended already");
         });
         Ok(())
     }

@@ -2,9 +2,15 @@
 //! it in use waits.
 
 use std::fmt;
+use std::ptr::NonNull;
 
-use super::{Gate, Holder, Permit};
+use super::{Gate, Holder, Kind};
 use crate::sync::UnsafeCell;
+
+/// What its user holds the gate as.
+fn user() -> Holder {
+    Holder::CpuWrite
+}
 
 pub(crate) struct Locked<T> {
     gate: Gate,
@@ -24,22 +30,50 @@ impl<T> Locked<T> {
 
     /// Uses it; not from inside of `f`. Waits while another thread does.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        let permit = self.gate.acquire(Holder::CpuWrite);
-        let permit = permit.expect("only the NIC's operations are refused");
-        self.use_under(permit, f)
+        // SAFETY: LOCKED-2: borrowed.
+        unsafe { Self::with_at(NonNull::from(self), f) }
     }
 
     /// As [`with`](Self::with), if nobody uses it.
     pub(crate) fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let permit = self.gate.try_acquire(Holder::CpuWrite).ok()?;
-        Some(self.use_under(permit, f))
+        std::mem::forget(self.gate.try_acquire(user()).ok()?);
+        // SAFETY: LOCKED-2: borrowed, and entered just now.
+        Some(unsafe { Self::use_at(NonNull::from(self), f) })
     }
 
-    fn use_under<R>(&self, _permit: Permit<'_>, f: impl FnOnce(&mut T) -> R) -> R {
-        self.value.get_mut().with(|value| {
-            // SAFETY: LOCKED-1: the permit is out until `f` has returned.
+    /// As [`with`](Self::with), of what may be freed by whoever uses it next: it is not touched after its
+    /// gate was left.
+    ///
+    /// # Safety
+    /// - **LOCKED-2**: it lives until `f` has returned.
+    pub(crate) unsafe fn with_at<R>(this: NonNull<Self>, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: LOCKED-2.
+        let permit = unsafe { this.as_ref() }.gate.acquire(user());
+        std::mem::forget(permit.expect("only the NIC's operations are refused"));
+        // SAFETY: LOCKED-2, and entered just now.
+        unsafe { Self::use_at(this, f) }
+    }
+
+    /// # Safety
+    /// - **LOCKED-2**, and its gate was entered for this.
+    unsafe fn use_at<R>(this: NonNull<Self>, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: LOCKED-2.
+        let Locked { gate, value } = unsafe { this.as_ref() };
+        let _entered = Entered(gate);
+        value.get_mut().with(|value| {
+            // SAFETY: LOCKED-1: the gate is left after `f` has returned.
             f(unsafe { &mut *value })
         })
+    }
+}
+
+/// Leaves the gate when it is dropped, also if `f` has panicked. No [`Permit`](super::Permit): that borrows it.
+struct Entered(*const Gate);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // SAFETY: GATE-1: entered by who has made this. Of a gate that is never orphaned nobody has to free.
+        let _ = unsafe { Gate::release(self.0, Kind::of(user())) };
     }
 }
 

@@ -150,7 +150,10 @@ impl<'a> Terms<'a> {
             ttl,
         };
         let terms = Terms { part, offer };
-        require(part.region().registration.inner().access(), terms.holder())?;
+        require(
+            part.region().registration().inner().access(),
+            terms.holder(),
+        )?;
         Ok(terms)
     }
 
@@ -175,7 +178,7 @@ impl Offer {
         let (Some(expires), Some(deadline)) = (expires, deadline) else {
             return Err(Error::DeadlineOverflow);
         };
-        let registration = &part.region().registration;
+        let registration = part.region().registration();
         // SAFETY: REG-4: the hold keeps the memory registered, hence allocated; it is given back when
         // the handle has deregistered (LEASE-1), and until then here.
         let registered = unsafe { registration.register(part.addr, part.length, access) }?;

@@ -346,7 +346,7 @@ impl<'a> Guard<'a> for WriteInnerGuard<'a> {
 
     fn new(permit: Permit<'a>, part: Part<'a>) -> Self {
         WriteInnerGuard {
-            inner: part.region().registration.inner().load(),
+            inner: part.region().registration().inner().load(),
             _permit: permit.into(),
         }
     }

@@ -50,7 +50,7 @@ unsafe impl Sync for InnerRef {}
 impl LocalMr {
     pub(super) fn new(region: RegionRef) -> Self {
         // SAFETY: REGION-3: the region has a handle from here on.
-        let registration = unsafe { &region.get().registration };
+        let registration = unsafe { region.get() }.registration();
         let inner = InnerRef(NonNull::from(registration.inner()));
         LocalMr { region, inner }
     }
@@ -128,25 +128,20 @@ impl LocalMr {
         let handle = ManuallyDrop::new(self);
         // SAFETY: REGION-5: the handle is given up here, and no hold is out: `end` saw none, and
         // holds begin through the handle only.
-        let region = unsafe { handle.region.into_region() };
-        match Arc::try_unwrap(region.registration) {
-            Ok(registration) => Ok(registration.into_memory()),
-            Err(_) => unreachable!("`end` saw that it is the only part, and parts come from parts"),
-        }
+        let registration = unsafe { handle.region.vacate() };
+        let registration =
+            registration.expect("`end` saw the only part, and parts come from parts");
+        Ok(registration.into_memory())
     }
 
     /// Deregisters, if nothing is in the way.
     fn end(&mut self) -> Result<()> {
         self.part().must_be_free()?;
-        // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
-        let registration = unsafe { self.region.registration_mut() };
-        let others = Arc::strong_count(registration) - 1;
-        match Arc::get_mut(registration) {
-            // SAFETY: ROLL-4: this is the only region, and no hold is out.
-            Some(alone) => unsafe { alone.end() }.map_err(Error::Deregister),
-            None => Err(Error::PartsAlive {
-                others: others.max(1),
-            }),
+        let registration = self.part().region().registration();
+        match registration.others() {
+            // SAFETY: ROLL-4: this is the only region, no hold is out, and the handle is borrowed mutably.
+            0 => unsafe { registration.end() }.map_err(Error::Deregister),
+            others => Err(Error::PartsAlive { others }),
         }
     }
 }

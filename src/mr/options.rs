@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::local::LocalMr;
-use super::region::{Region, RegionRef};
+use super::region::RegionRef;
 use super::shared::SharedMr;
 use crate::error::{Error, Rejected, Result};
 use crate::gate::{Gate, Patience, ReadBias};
 use crate::registration::{
-    Access, Adoption, Mapping, Member, Memory, Nobody, Pages, Registrar, Registration, StableMemory,
+    Access, Adoption, Mapping, Memory, Nobody, Pages, Region, Registrar, Registration,
+    RegistrationRef, StableMemory, Traits,
 };
 
 /// How to register a region.
@@ -141,8 +142,8 @@ impl MrOptions {
     ) -> Result<LocalMr, Rejected<T>> {
         let memory = Memory::new(memory)?;
         let registrar: Arc<dyn Registrar> = Arc::clone(registrar) as _;
-        match Registration::new(registrar, memory, self.access, self.remote_write_granted) {
-            Ok(registration) => Ok(self.region(registration, shared)),
+        match Registration::of(registrar, memory, self.access) {
+            Ok(registered) => Ok(self.region(registered, shared)),
             Err(Rejected { value, error }) => {
                 let memory = value.downcast().expect("it was made of a T");
                 Err(Rejected::new(memory, error))
@@ -248,12 +249,13 @@ impl MrOptions {
         &self,
         registrar: &Arc<dyn Registrar>,
         length: usize,
-    ) -> Result<Registration> {
+    ) -> Result<RegistrationRef> {
         let memory = Memory::new(Mapping::new(length, self.pages)?)?;
-        let registrar = Arc::clone(registrar);
-        let registration =
-            Registration::new(registrar, memory, self.access, self.remote_write_granted)?;
-        Ok(registration)
+        Ok(Registration::of(
+            Arc::clone(registrar),
+            memory,
+            self.access,
+        )?)
     }
 
     /// A gate for a region of its own.
@@ -265,16 +267,16 @@ impl MrOptions {
         }
     }
 
-    fn region(&self, registration: Registration, shared: bool) -> LocalMr {
-        let (addr, length) = registration.bytes();
-        LocalMr::new(RegionRef::new(Region {
-            member: Member::new(self.gate()),
-            addr,
-            length,
-            registration: Arc::new(registration),
-            shared,
-            place: None,
-        }))
+    /// The region of a registration made just now, which has room for it.
+    fn region(&self, registered: RegistrationRef, shared: bool) -> LocalMr {
+        let mut traits = Traits::empty();
+        traits.set(Traits::SHARED, shared);
+        traits.set(Traits::REMOTE_WRITE_GRANTED, self.remote_write_granted);
+        // SAFETY: REGN-2: made just now.
+        let bytes = unsafe { registered.get() }.bytes();
+        let region = Region::new(self.gate(), traits, bytes, registered);
+        // SAFETY: REGION-8: vacant, and there as long as the registration.
+        LocalMr::new(unsafe { RegionRef::settle(registered.room(), region) })
     }
 
     pub(super) fn check(&self) -> Result<()> {

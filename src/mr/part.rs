@@ -4,9 +4,10 @@ use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
 
-use super::region::{Region, RegionRef};
+use super::region::RegionRef;
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Holder, Kind};
+use crate::registration::Region;
 
 /// Some bytes of a region whose handle is borrowed for `'a`.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,7 @@ impl<'a> Part<'a> {
 
     #[inline]
     pub(crate) fn gate(self) -> &'a Gate {
-        &self.region().member.gate
+        self.region().gate()
     }
 
     /// What the hold of an operation that does that to the bytes enters the gate as.

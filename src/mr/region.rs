@@ -1,49 +1,21 @@
-//! A region in memory: its gate, its bytes, its registration. Found by pointer from the handle, from
-//! guards and slices (which borrow the handle) and from holds (which don't).
+//! A region by its address: how it comes to its place and leaves it, and who finds it there: the handle, guards
+//! and slices (which borrow the handle) and holds (which don't).
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::mem::offset_of;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
-use super::pool::{self, Place};
+use super::pool;
 use crate::gate::{Gate, Holder, Kind};
-use crate::registration::{Member, Registration};
+use crate::registration::{Region, Registration, Traits};
 use crate::trace;
 
-/// In two lines: the gate's word is at the end of the first one, which goes from core to core with each guard
-/// and operation; what those look at but never change is in the second one, which all cores keep.
-#[repr(C)]
-pub(crate) struct Region {
-    /// Where it comes home to, if it is a slot of a pool.
-    pub(crate) place: Option<Place>,
-    pub(crate) member: Member,
-    pub(crate) addr: NonNull<u8>,
-    pub(crate) length: usize,
-    pub(crate) registration: Arc<Registration>,
-    /// Peers write the bytes at any time (rule R3, SHARED-1): holds keep them registered and exclude
-    /// nobody.
-    pub(crate) shared: bool,
-}
-
-// The border between the lines is in the gate.
-#[cfg(not(any(loom, shuttle)))]
-const _: () = assert!(RegionRef::GATE + Gate::UNWRITTEN == LINE);
-
-/// How many bytes go from core to core at a time.
-const LINE: usize = 64;
-
-/// What a region lies in: aligned so that a hold has room in the low bits of its address, and that it has its
-/// lines for itself. It leaves the last eight bytes of them to allocators that keep a word in front of each
-/// block: their blocks follow each other then, where whole lines would leave gaps longer than themselves.
+/// What a region lies in that has lines of its own: aligned so that a hold has room in the low bits of their
+/// address, and for the region alone. It leaves the last eight bytes of them to allocators that keep a word in front
+/// of each block: their blocks follow each other then, where whole lines would leave gaps longer than themselves.
 const PLACE: Layout = {
-    let lines = 2 * LINE;
-    let size = if size_of::<Region>() > lines - 8 {
-        size_of::<Region>()
-    } else {
-        lines - 8
-    };
-    match Layout::from_size_align(size, lines) {
+    let size = Region::FRONT + size_of::<Region>();
+    let whole = Region::LINES - 8;
+    match Layout::from_size_align(if size > whole { size } else { whole }, Region::LINES) {
         Ok(place) => place,
         Err(_) => panic!("128 is a power of two"),
     }
@@ -54,65 +26,72 @@ impl Region {
     /// on the way of an operation the kind stays a constant.
     #[inline]
     pub(super) fn counts_as_read(&self, holder: Holder) -> bool {
-        holder == Holder::NicWrite && self.shared
+        holder == Holder::NicWrite && self.traits().contains(Traits::SHARED)
     }
 }
 
-/// The address of a region. It lives until its handle is gone and its last hold is released:
+/// The address of a region's lines. It lives until its handle is gone and its last hold is released:
 /// whoever sees both, as told by the gate, frees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RegionRef(NonNull<Region>);
+pub(crate) struct RegionRef(NonNull<Front>);
 
-// SAFETY: REGION-1: a pointer to a region whose parts are Send and Sync (the gate's atomics, the
-// registration) or plain addresses of bytes that the gate guards.
-unsafe impl Send for Region {}
-// SAFETY: REGION-1: as above.
-unsafe impl Sync for Region {}
-// SAFETY: REGION-1: as above.
+/// What lies in front of a region.
+type Front = [u8; Region::FRONT];
+
+// SAFETY: REGION-1: a pointer to a region, which is Send and Sync.
 unsafe impl Send for RegionRef {}
 // SAFETY: REGION-1: as above.
 unsafe impl Sync for RegionRef {}
 
 impl RegionRef {
-    /// How low the address's bits are zero: a hold keeps its kind there.
-    pub(crate) const ALIGN: usize = PLACE.align();
-    /// How far its gate is behind it.
-    pub(crate) const GATE: usize = offset_of!(Region, member) + offset_of!(Member, gate);
+    /// How low the bits of [`to_bits`](Self::to_bits) are zero: a hold keeps its kind there.
+    pub(crate) const ALIGN: usize = Region::LINES;
+    /// How far its gate is behind them.
+    pub(crate) const GATE: usize = Region::FRONT + Region::GATE;
 
-    pub(crate) fn new(region: Region) -> Self {
+    /// A region in lines of its own.
+    pub(super) fn new(region: Region) -> Self {
         // SAFETY: REGION-8: it is of some size.
-        let Some(place) = NonNull::new(unsafe { alloc(PLACE) }) else {
+        let Some(lines) = NonNull::new(unsafe { alloc(PLACE) }) else {
             handle_alloc_error(PLACE)
         };
-        // SAFETY: REGION-8: a place of its own.
-        unsafe { Self::settle(place.cast(), region) }
+        // SAFETY: REGION-8: room for the front and the region, of its own.
+        unsafe { Self::settle(lines.cast::<Front>().add(1).cast(), region) }
     }
 
     /// Puts a region in its place.
     ///
     /// # Safety
-    /// - **REGION-8**: the place is valid for a region and aligned as [`ALIGN`](Self::ALIGN) says, there is
-    ///   none in it, and it stays until
-    ///   [`into_region`](Self::into_region) or [`leave`](Self::leave).
+    /// - **REGION-8**: the place is valid for a region, as far behind an address aligned as
+    ///   [`ALIGN`](Self::ALIGN) says as its front is long, there is none in it, and it stays until
+    ///   [`leave`](Self::leave).
     pub(super) unsafe fn settle(place: NonNull<Region>, region: Region) -> Self {
         // SAFETY: REGION-8.
         unsafe { place.write(region) };
         // SAFETY: written just now.
         let region = unsafe { place.as_ref() };
         trace::region(
-            place.addr().get() + Self::GATE,
+            std::ptr::from_ref(region.gate()) as usize,
             region.addr.as_ptr() as usize,
             region.length,
         );
         // SAFETY: ROLL-1: it stays there until `strike`.
-        unsafe { region.registration.enlist(NonNull::from(&region.member)) };
-        RegionRef(place)
+        unsafe { region.registration().enlist(place.cast()) };
+        Self::at(place)
     }
 
     /// The region at that place, to be used while it lives.
     #[inline]
     pub(super) fn at(place: NonNull<Region>) -> Self {
-        RegionRef(place)
+        // SAFETY: REGION-8: its front is before it.
+        RegionRef(unsafe { place.cast::<Front>().sub(1) })
+    }
+
+    /// Where the region lies.
+    #[inline]
+    pub(super) fn place(self) -> NonNull<Region> {
+        // SAFETY: REGION-8: it is behind its front.
+        unsafe { self.0.add(1).cast() }
     }
 
     pub(crate) fn to_bits(self) -> usize {
@@ -133,7 +112,7 @@ impl RegionRef {
     #[inline]
     pub(crate) unsafe fn get<'a>(self) -> &'a Region {
         // SAFETY: REGION-3.
-        unsafe { self.0.as_ref() }
+        unsafe { self.place().as_ref() }
     }
 
     /// # Safety
@@ -141,7 +120,7 @@ impl RegionRef {
     #[inline]
     pub(crate) unsafe fn gate<'a>(self) -> &'a Gate {
         // SAFETY: REGION-3, as required of the caller.
-        &unsafe { self.get() }.member.gate
+        unsafe { self.get() }.gate()
     }
 
     /// Where its bytes start, and how many there are. Not all of the region: its gate is on the roll of
@@ -151,52 +130,39 @@ impl RegionRef {
     /// - **REGION-4**: the caller borrows the handle mutably for `'a` and has seen that the gate is
     ///   free: nobody else has a way to what is changed.
     pub(crate) unsafe fn bytes_mut<'a>(self) -> (&'a mut NonNull<u8>, &'a mut usize) {
-        let region = self.0.as_ptr();
-        // SAFETY: REGION-4; two fields, neither of them the member.
+        let region = self.place().as_ptr();
+        // SAFETY: REGION-4; two fields, neither of them the gate.
         unsafe { (&mut (*region).addr, &mut (*region).length) }
     }
 
-    /// # Safety
-    /// - **REGION-4**.
-    pub(crate) unsafe fn registration_mut<'a>(self) -> &'a mut Arc<Registration> {
-        // SAFETY: REGION-4; a field of its own.
-        unsafe { &mut (*self.0.as_ptr()).registration }
-    }
-
-    /// Takes the region out of its place, one of its own.
+    /// As [`leave`](Self::leave), of a region whose lines are freed if they are its own.
     ///
     /// # Safety
     /// - **REGION-5**: the handle is gone, or given up by this call, and no hold is out; this is
     ///   done once; and the region is none of a pool.
-    pub(crate) unsafe fn into_region(self) -> Region {
+    pub(super) unsafe fn vacate(self) -> Option<Registration> {
+        // SAFETY: REGION-3 by REGION-5.
+        let is_at_home = unsafe { self.get() }.registered.room() == self.place();
         // SAFETY: REGION-5, as required of the caller.
-        let region = unsafe { self.leave() };
-        // SAFETY: REGION-5: it came from `new`, and nobody uses it any more.
-        unsafe { dealloc(self.0.as_ptr().cast(), PLACE) };
-        region
+        let registration = unsafe { self.leave() };
+        if !is_at_home {
+            // SAFETY: REGION-5: it came from `new`, and nobody uses it any more.
+            unsafe { dealloc(self.0.as_ptr().cast(), PLACE) };
+        }
+        registration
     }
 
-    /// Takes the region out of its place, which stays: a pool's.
+    /// The region is no more; gives its registration, if it was the last one. There is nothing to drop of it: a
+    /// gate's end would be of concern to guards that were forgotten, but those hold it for ever. Its place is
+    /// not touched any more: if that is in the registration, it may be gone.
     ///
     /// # Safety
     /// - **REGION-5**, but for the pool.
-    pub(super) unsafe fn leave(self) -> Region {
-        // SAFETY: REGION-5, as required of the caller.
-        unsafe { self.strike() };
-        // SAFETY: REGION-5: it is read once, and not used there any more.
-        unsafe { self.0.read() }
-    }
-
-    /// # Safety
-    /// - **REGION-5**.
-    unsafe fn strike(self) {
+    pub(super) unsafe fn leave(self) -> Option<Registration> {
         // SAFETY: REGION-3 by REGION-5.
-        let Region {
-            member,
-            registration,
-            ..
-        } = unsafe { self.get() };
-        registration.strike(member);
+        let registered = unsafe { self.get() }.registered;
+        // SAFETY: REGN-2 by REGION-5.
+        unsafe { registered.strike(self.place().cast()) }
     }
 
     /// Gives back a hold that does not borrow the handle, and frees if it was the last one, or sends it
@@ -221,12 +187,12 @@ impl RegionRef {
     #[cold]
     unsafe fn free(self) {
         // SAFETY: REGION-3 by REGION-5.
-        if unsafe { self.get() }.place.is_some() {
+        if unsafe { self.get() }.traits().contains(Traits::POOLED) {
             // SAFETY: POOL-1 by REGION-5: who frees has it alone.
             return unsafe { pool::reuse(self) };
         }
         // SAFETY: REGION-5, as required of the caller.
-        drop(unsafe { self.into_region() });
+        drop(unsafe { self.vacate() });
     }
 
     /// The handle is gone: frees now or leaves it to the last hold.

@@ -6,11 +6,11 @@ use super::access::MrAccess;
 use super::access::sealed::Sealed;
 use super::local::LocalMr;
 use crate::error::{Error, Result};
-use crate::registration::{Access, Registration, Retire};
+use crate::registration::{Access, Registration, Retire, Traits};
 
 impl LocalMr {
     fn registration(&self) -> &Registration {
-        &self.part().region().registration
+        self.part().region().registration()
     }
 
     /// Registers the same bytes anew (`ibv_reg_mr`), with other rights; the new keys are in force when
@@ -44,7 +44,12 @@ impl LocalMr {
     pub fn reregister(&self, access: Access) -> Result<()> {
         access.validate()?;
         let registration = self.registration();
-        if access.lets_peers_write() && !registration.is_remote_write_granted() {
+        let granted = self
+            .part()
+            .region()
+            .traits()
+            .contains(Traits::REMOTE_WRITE_GRANTED);
+        if access.lets_peers_write() && !granted {
             return Err(Error::RemoteWriteNeedsUnsafe { access });
         }
         registration.rotate(access)?;

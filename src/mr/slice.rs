@@ -5,6 +5,7 @@ use std::ops::RangeBounds;
 
 use super::access::sealed::Sealed;
 use super::part::Part;
+use super::pool;
 use crate::error::Result;
 
 /// Some bytes of a [`LocalMr`](crate::LocalMr), to read. Shares the region's gate.
@@ -96,7 +97,7 @@ impl Part<'_> {
     /// Where it is, and who has it as far as that is known. Waits for nobody.
     pub(super) fn describe(self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let region = self.region();
-        let registration = &region.registration;
+        let registration = region.registration();
         let (lkey, rkey) = registration.inner().keys();
         let mut f = f.debug_struct(name);
         f.field("addr", &self.addr)
@@ -106,8 +107,8 @@ impl Part<'_> {
             .field("rkey", &format_args!("{rkey:#x}"))
             .field("state", &format_args!("{}", self.gate().state()))
             .field("waits", &self.gate().waits());
-        if let Some(place) = &region.place {
-            f.field("slot", &place.number);
+        if let Some(number) = pool::slot_number(self) {
+            f.field("slot", &number);
         }
         match registration.try_count() {
             Some(count) => f.field("registrations", &count),

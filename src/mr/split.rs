@@ -2,13 +2,12 @@
 //! into one part makes no reader of another wait.
 
 use std::iter::FusedIterator;
-use std::sync::Arc;
 
 use super::access::sealed::Sealed;
 use super::local::LocalMr;
-use super::region::{Region, RegionRef};
+use super::region::RegionRef;
 use crate::error::{Error, Rejected, Result};
-use crate::registration::Member;
+use crate::registration::Region;
 
 impl LocalMr {
     /// Splits the region in two: returns the bytes in `0..at`, keeps those in `at..`. Both share
@@ -32,14 +31,12 @@ impl LocalMr {
     pub fn split_to(&mut self, at: usize) -> Result<LocalMr> {
         self.check_split(at)?;
         let region = self.part().region();
-        let front = RegionRef::new(Region {
-            member: Member::new(region.member.gate.alike()),
-            addr: region.addr,
-            length: at,
-            registration: Arc::clone(&region.registration),
-            shared: region.shared,
-            place: None,
-        });
+        let front = RegionRef::new(Region::new(
+            region.gate().alike(),
+            region.traits(),
+            (region.addr, at),
+            region.registered,
+        ));
         // SAFETY: REGION-4: the handle is borrowed mutably, and no hold is out.
         let (addr, length) = unsafe { self.region.bytes_mut() };
         // SAFETY: PART-1: `at` lies within the region.
@@ -112,8 +109,8 @@ impl LocalMr {
     fn can_join(&self, next: &LocalMr) -> Result<()> {
         let (front, back) = (self.part(), next.part());
         let adjacent = front.addr.as_ptr() as usize + front.length == back.addr.as_ptr() as usize;
-        let registration = &front.region().registration;
-        if !adjacent || !Arc::ptr_eq(registration, &back.region().registration) {
+        let registered = front.region().registered;
+        if !adjacent || registered != back.region().registered {
             return Err(Error::NotAdjacent);
         }
         front.must_be_free()?;

@@ -42,7 +42,7 @@ impl MrToken {
     /// Of these bytes, with the key and the rights of one registration; `None` if the clock can't express
     /// the deadline.
     pub(super) fn of(part: Part<'_>, timeout: Duration) -> Option<Self> {
-        let inner = part.region().registration.inner().load();
+        let inner = part.region().registration().inner().load();
         let deadline = SystemTime::now().checked_add(timeout)?;
         Some(Self::new(part, inner.rkey(), inner.access(), deadline))
     }

@@ -221,7 +221,7 @@ impl Future for HoldFuture<'_> {
 pub(super) fn checked<T: MrAccess + ?Sized>(mr: &T, holder: Holder) -> Result<Part<'_>> {
     let part = mr.part();
     // By way of the region, whose line is needed next, and whose registration is asked once more then.
-    require(part.region().registration.inner().access(), holder)?;
+    require(part.region().registration().inner().access(), holder)?;
     length_of_sge(part)?;
     Ok(part)
 }

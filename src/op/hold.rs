@@ -120,7 +120,7 @@ impl HoldWord {
     unsafe fn element(self) -> Sge {
         // SAFETY: HOLD-2, as required of the caller.
         let part = unsafe { self.whole() };
-        let (lkey, _) = part.region().registration.inner().local();
+        let (lkey, _) = part.region().registration().inner().local();
         element_with(part, lkey)
     }
 
@@ -164,7 +164,7 @@ impl Hold {
     #[inline]
     pub(super) unsafe fn new(part: Part<'_>, holder: Holder, kind: Kind) -> Result<Self> {
         // Now that it has been entered, the key is not retired before the hold is released.
-        let (lkey, access) = part.region().registration.inner().local();
+        let (lkey, access) = part.region().registration().inner().local();
         let word = HoldWord::new(part.region, kind);
         if holder == Holder::NicWrite && !access.contains(Access::LOCAL_WRITE) {
             // SAFETY: HOLD-2 by HOLD-1.
@@ -288,7 +288,7 @@ impl fmt::Debug for Hold {
 /// are enough: others may have been put in force while the gate was waited for.
 #[inline]
 pub(super) fn element_for(part: Part<'_>, holder: Holder) -> Result<Sge> {
-    let (lkey, access) = part.region().registration.inner().local();
+    let (lkey, access) = part.region().registration().inner().local();
     require(access, holder)?;
     Ok(element_with(part, lkey))
 }

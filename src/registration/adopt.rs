@@ -4,7 +4,9 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::{Access, Adoption, Memory, Registered, Registrar, Registration, StableMemory};
+use super::{
+    Access, Adoption, Memory, Registered, Registrar, Registration, RegistrationRef, StableMemory,
+};
 use crate::error::Rejected;
 
 /// The memory of an adopted region, with what keeps it. Not public: who has the keepalive back has no
@@ -53,7 +55,7 @@ impl Registration {
         adoption: Adoption,
         keepalive: K,
         access: Access,
-    ) -> Result<Self, Rejected<(Adoption, K)>> {
+    ) -> Result<RegistrationRef, Rejected<(Adoption, K)>> {
         let Adoption {
             addr,
             length,
@@ -65,12 +67,7 @@ impl Registration {
             keepalive,
         };
         match Memory::new(memory) {
-            Ok(memory) => {
-                let granted = access.lets_peers_write();
-                Ok(Self::in_force(
-                    registrar, memory, access, registered, granted,
-                ))
-            }
+            Ok(memory) => Ok(Self::in_force(registrar, memory, access, registered)),
             Err(Rejected { value, error }) => {
                 let adoption = Adoption {
                     addr,

@@ -55,7 +55,9 @@ impl LocalMrInner {
     }
 }
 
-/// The published state: what `get_inner` gives in place of the seed's lock.
+/// The published state: what `get_inner` gives in place of the seed's lock. The keys come first, in a region's second
+/// line.
+#[repr(C)]
 pub struct InnerCell {
     /// `lkey` in the upper half, `rkey` in the lower: both are of one registration.
     keys: AtomicU64,

@@ -7,6 +7,8 @@ mod access;
 mod adopt;
 mod inner;
 mod memory;
+mod place;
+mod region;
 mod regions;
 mod registrar;
 mod retire;
@@ -24,8 +26,11 @@ pub use registrar::{Adoption, AtomicCap, Deregister, Registered, Registrar};
 pub use retire::Retire;
 
 pub(crate) use adopt::Nobody;
+pub(crate) use place::RegistrationRef;
+use place::Room;
+pub(crate) use region::{Region, Traits};
 use regions::Regions;
-pub(crate) use roll::Member;
+use roll::Member;
 
 use crate::counts;
 use crate::error::{Error, Rejected, Result};
@@ -34,34 +39,33 @@ use crate::trace;
 
 /// Memory registered with a NIC. Dropped, it deregisters and then frees (R14); if the provider
 /// refuses, memory and registrar are leaked and counted, because the NIC may still touch the bytes.
+///
+/// Its first region lies in it: what is rarely used is in front of that one's lines and behind them, and
+/// the keys are in the second line.
+#[repr(C)]
 pub(crate) struct Registration {
-    inner: InnerCell,
-    regions: Regions,
     /// Dropped after the registration has ended: a protection domain outlives its registrations.
     registrar: ManuallyDrop<Arc<dyn Registrar>>,
-    remote_write_granted: bool,
+    room: Room,
+    inner: InnerCell,
+    regions: Regions,
 }
+
+const _: () = assert!(std::mem::offset_of!(Registration, room) == Region::FRONT);
 
 impl Registration {
     /// Registers `memory`, with rights that were validated; hands it back with the reason if that
     /// fails.
-    pub(crate) fn new(
+    pub(crate) fn of(
         registrar: Arc<dyn Registrar>,
         memory: Memory,
         access: Access,
-        remote_write_granted: bool,
-    ) -> Result<Self, Rejected<Memory>> {
+    ) -> Result<RegistrationRef, Rejected<Memory>> {
         let (addr, length) = (memory.addr(), memory.length());
         // SAFETY: REG-4: `memory` is stable (MEM-1) and writable (MEM-4), and it is kept here until
         // the handle has deregistered: by `end`, or leaked for good.
         match unsafe { registrar.register(addr, length, access) } {
-            Ok(registered) => Ok(Self::in_force(
-                registrar,
-                memory,
-                access,
-                registered,
-                remote_write_granted,
-            )),
+            Ok(registered) => Ok(Self::in_force(registrar, memory, access, registered)),
             Err(error) => {
                 trace::registration_refused(addr.as_ptr() as usize, length, &error);
                 Err(Rejected::new(memory, Error::Register(error)))
@@ -74,17 +78,16 @@ impl Registration {
         memory: Memory,
         access: Access,
         registered: Registered,
-        remote_write_granted: bool,
-    ) -> Self {
+    ) -> RegistrationRef {
         let Registered { lkey, rkey, handle } = registered;
         let (addr, length) = (memory.addr().as_ptr() as usize, memory.length());
         trace::registered(addr, length, lkey, rkey, access);
-        Registration {
+        RegistrationRef::new(Registration {
+            registrar: ManuallyDrop::new(registrar),
+            room: Room::new(),
             inner: InnerCell::new(memory, (lkey, rkey), access),
             regions: Regions::new(handle),
-            registrar: ManuallyDrop::new(registrar),
-            remote_write_granted,
-        }
+        })
     }
 
     /// Address and length of the memory.
@@ -104,23 +107,18 @@ impl Registration {
         self.registrar.atomic_cap()
     }
 
-    /// Whether peers may be let write for good.
-    pub(crate) fn is_remote_write_granted(&self) -> bool {
-        self.remote_write_granted
-    }
-
     /// A region of this registration.
     ///
     /// # Safety
-    /// - **ROLL-1**: the member stays where it is until it is [struck off](Self::strike).
+    /// - **ROLL-1**: the member stays where it is until it is [struck off](RegistrationRef::strike).
     pub(crate) unsafe fn enlist(&self, member: NonNull<Member>) {
         // SAFETY: ROLL-1, as required of the caller.
         unsafe { self.regions.enlist(member) };
     }
 
-    /// It is no more, and no operation on it is in flight.
-    pub(crate) fn strike(&self, member: &Member) {
-        self.regions.strike(member);
+    /// How many regions it has beside the caller's. None: nobody else uses it, and what they did is visible.
+    pub(crate) fn others(&self) -> usize {
+        self.regions.others()
     }
 
     /// Registers some of the memory once more, with rights that were validated. Blocks in the kernel.
@@ -145,7 +143,7 @@ impl Registration {
     /// What was in force before is retired. Blocks in the kernel.
     pub(crate) fn rotate(&self, access: Access) -> Result<()> {
         let (addr, length) = self.bytes();
-        // SAFETY: REG-4: as in `new`.
+        // SAFETY: REG-4: as in `of`.
         let Registered { lkey, rkey, handle } = unsafe { self.register(addr, length, access) }?;
         let publish = || self.inner.publish((lkey, rkey), access);
         self.regions.replace(handle, publish);

@@ -9,16 +9,18 @@ use crate::gate::{Busy, Locked};
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 
 pub(super) struct Regions {
-    /// The address of the roll, in a box of its own; 0 as long as there is none.
+    /// The address of the first region, or, as [`ROLL`] says, that of the roll, which begins with it, in a box of
+    /// its own; 0 as long as there is neither.
     roll: AtomicU64,
-    /// That of the first region, which the roll begins with.
-    first: AtomicU64,
     /// What ends the registration in force; `None` once that has been done.
     current: UnsafeCell<Option<Handle>>,
 }
 
 // SAFETY: ROLL-2: what is in the cell is Send, and used by one at a time.
 unsafe impl Sync for Regions {}
+
+/// A bit that is in no address.
+const ROLL: u64 = 1;
 
 fn address<T>(of: NonNull<T>) -> u64 {
     of.as_ptr().expose_provenance() as u64
@@ -28,33 +30,41 @@ fn at<T>(address: u64) -> Option<NonNull<T>> {
     NonNull::new(with_exposed_provenance_mut(address as usize))
 }
 
+fn roll_at(address: u64) -> Option<NonNull<Locked<Roll>>> {
+    at(address & !ROLL).filter(|_| address & ROLL != 0)
+}
+
 impl Regions {
     pub(super) fn new(current: Handle) -> Self {
         Regions {
             roll: AtomicU64::new(0),
-            first: AtomicU64::new(0),
             current: UnsafeCell::new(Some(current)),
         }
     }
 
-    fn roll(&self) -> Option<&Locked<Roll>> {
+    /// Where the roll is, if there is one.
+    pub(super) fn roll_place(&self) -> Option<NonNull<Locked<Roll>>> {
         // Ordering: Acquire pairs with the Release of `make`.
-        let roll = at(self.roll.load(Ordering::Acquire))?;
+        roll_at(self.roll.load(Ordering::Acquire))
+    }
+
+    fn roll(&self) -> Option<&Locked<Roll>> {
         // SAFETY: ROLL-3: it stays until `drop`.
-        Some(unsafe { roll.as_ref() })
+        self.roll_place().map(|roll| unsafe { roll.as_ref() })
     }
 
     /// The roll; if there is none yet, one with the first region. One allocation then.
     fn make(&self) -> &Locked<Roll> {
-        if let Some(roll) = self.roll() {
-            return roll;
+        // Ordering: Acquire, as in `roll`. The first region was put there before it was handed to anybody.
+        let seen = self.roll.load(Ordering::Acquire);
+        if let Some(roll) = roll_at(seen) {
+            // SAFETY: ROLL-3: it stays until `drop`.
+            return unsafe { roll.as_ref() };
         }
-        // Ordering: Relaxed. It was written before the region was handed to anybody.
-        let first = at(self.first.load(Ordering::Relaxed));
-        let made = NonNull::from(Box::leak(Box::new(Locked::new(Roll::new(first)))));
+        let made = NonNull::from(Box::leak(Box::new(Locked::new(Roll::new(at(seen))))));
         let put = self.roll.compare_exchange(
-            0,
-            address(made),
+            seen,
+            address(made) | ROLL,
             // Ordering: Release pairs with the Acquire of `roll` and of those who are too late.
             Ordering::Release,
             // Ordering: Acquire pairs with the Release above, of who was first.
@@ -66,28 +76,28 @@ impl Regions {
         };
         // SAFETY: ROLL-3: nobody else has seen it.
         drop(unsafe { Box::from_raw(made.as_ptr()) });
-        // SAFETY: ROLL-3: not null, and it stays until `drop`.
-        unsafe { NonNull::new_unchecked(with_exposed_provenance_mut(others as usize)).as_ref() }
+        let roll = roll_at(others).expect("what replaces a region is a roll");
+        // SAFETY: ROLL-3: it stays until `drop`.
+        unsafe { roll.as_ref() }
     }
 
     /// # Safety
-    /// - **ROLL-1**: the member stays where it is until it is [struck off](Self::strike).
+    /// - **ROLL-1**: the member stays where it is until it is [struck off](super::RegistrationRef::strike).
     pub(super) unsafe fn enlist(&self, member: NonNull<Member>) {
         // Ordering: Relaxed. Whoever makes the first region shares the registration with nobody; whoever
         // makes another one was handed the first.
-        if self.first.load(Ordering::Relaxed) == 0 {
+        if self.roll.load(Ordering::Relaxed) == 0 {
             // Ordering: Relaxed, as above.
-            return self.first.store(address(member), Ordering::Relaxed);
+            return self.roll.store(address(member), Ordering::Relaxed);
         }
         // SAFETY: ROLL-1, as required of the caller.
         self.make().with(|roll| unsafe { roll.enlist(member) });
     }
 
-    /// It is no more, and no operation on it is in flight. Without a roll it was the only one.
-    pub(super) fn strike(&self, member: &Member) {
-        if let Some(roll) = self.roll() {
-            roll.with(|roll| roll.strike(member));
-        }
+    /// How many regions there are beside the caller's. Without a roll it is the only one.
+    pub(super) fn others(&self) -> usize {
+        let regions = |roll: &Locked<Roll>| roll.with(|roll| roll.regions());
+        self.roll().map_or(1, regions) - 1
     }
 
     /// `handle` ends what is in force once `publish` was called; what was before is retired.
@@ -158,7 +168,7 @@ impl Regions {
 impl Drop for Regions {
     fn drop(&mut self) {
         // Ordering: Relaxed. Nobody shares it any more.
-        if let Some(roll) = at::<Locked<Roll>>(self.roll.load(Ordering::Relaxed)) {
+        if let Some(roll) = roll_at(self.roll.load(Ordering::Relaxed)) {
             // SAFETY: ROLL-3: it was made as a box.
             drop(unsafe { Box::from_raw(roll.as_ptr()) });
         }

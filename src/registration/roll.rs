@@ -48,6 +48,7 @@ impl Member {
 pub(super) struct Roll {
     first: Link,
     last: Link,
+    count: usize,
     /// Nothing, most of the time.
     retired: Option<Box<Retired>>,
 }
@@ -101,6 +102,7 @@ impl Roll {
         Roll {
             first,
             last: first,
+            count: usize::from(first.is_some()),
             retired: None,
         }
     }
@@ -108,6 +110,7 @@ impl Roll {
     /// # Safety
     /// - **ROLL-1**: the member stays where it is until it is [struck off](Self::strike).
     pub(super) unsafe fn enlist(&mut self, member: NonNull<Member>) {
+        self.count += 1;
         let before = self.last.replace(member);
         // SAFETY: ROLL-1.
         unsafe { member.as_ref() }.links(|links| links.before = before);
@@ -122,7 +125,14 @@ impl Roll {
         }
     }
 
-    pub(super) fn strike(&mut self, member: &Member) {
+    /// How many regions there are.
+    pub(super) fn regions(&self) -> usize {
+        self.count
+    }
+
+    /// Whether it was the last one.
+    pub(super) fn strike(&mut self, member: &Member) -> bool {
+        self.count -= 1;
         let Links { before, after } = member.links(|links| *links);
         self.put_behind(before, after);
         match after {
@@ -135,6 +145,7 @@ impl Roll {
         {
             retired.go_on_at(after);
         }
+        self.count == 0
     }
 
     /// It is in force no more.

@@ -32,7 +32,7 @@ pub(crate) mod sealed {
         /// The published state of its registration.
         #[inline]
         fn inner(&self) -> &InnerCell {
-            self.part().region().registration.inner()
+            self.part().region().registration().inner()
         }
     }
 

@@ -10,15 +10,16 @@ use super::word::Word;
 use super::{MrOptions, PoolOptions};
 use crate::error::{Error, Result};
 use crate::gate::Locked;
-use crate::mr::RegionRef;
-use crate::mr::region::Region;
-use crate::registration::{Member, Registrar, Registration};
+use crate::mr::{Part, RegionRef};
+use crate::registration::{Region, Registrar, Registration, Traits};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// Where a slot is at home. Keeps what the slots of its pool share.
-pub(crate) struct Place {
+/// A region, and behind it where it is at home. Keeps what the slots of its pool share.
+#[repr(C)]
+struct Slot {
+    region: Region,
     pool: Arc<Shared>,
-    pub(in crate::mr) number: usize,
+    number: usize,
 }
 
 /// What the slots of a pool share. Each of them keeps it, and so does the pool.
@@ -37,11 +38,15 @@ pub(super) struct Shared {
 /// Room for all slots that there may be; used as far as there are registrations.
 struct Slab(Box<[UnsafeCell<Lines>]>);
 
-/// The place of a region, aligned as [`RegionRef::ALIGN`] says.
-#[repr(align(128))]
-struct Lines(#[allow(dead_code, reason = "found by address")] MaybeUninit<Region>);
+/// The place of a slot, as a region's lines are.
+#[repr(C, align(128))]
+struct Lines {
+    front: [u8; Region::FRONT],
+    slot: MaybeUninit<Slot>,
+}
 
-const _: () = assert!(align_of::<Lines>() == RegionRef::ALIGN);
+const _: () = assert!(align_of::<Lines>() == Region::LINES);
+const _: () = assert!(std::mem::offset_of!(Lines, slot) == Region::FRONT);
 
 // SAFETY: POOL-1: a place is written by who makes its region, and read then by who has it.
 unsafe impl Sync for Slab {}
@@ -74,7 +79,11 @@ impl Shared {
                 max: Word::MAX_SLOTS,
             });
         }
-        let slab = std::iter::repeat_with(|| UnsafeCell::new(Lines(MaybeUninit::uninit())));
+        let vacant = || Lines {
+            front: [0; Region::FRONT],
+            slot: MaybeUninit::uninit(),
+        };
+        let slab = std::iter::repeat_with(|| UnsafeCell::new(vacant()));
         Ok(Shared {
             list: FreeList::new(slots),
             slab: Slab(slab.take(slots).collect()),
@@ -90,9 +99,15 @@ impl Shared {
     }
 
     #[inline]
+    fn place(&self, slot: usize) -> NonNull<Slot> {
+        let lines = NonNull::from(&self.slab.0[slot]);
+        // SAFETY: POOL-2: within the lines, which are the slab's.
+        unsafe { lines.byte_add(Region::FRONT) }.cast()
+    }
+
+    #[inline]
     fn at(&self, slot: usize) -> RegionRef {
-        let place = NonNull::from(&self.slab.0[slot]);
-        RegionRef::at(place.cast())
+        RegionRef::at(self.place(slot).cast())
     }
 
     #[inline]
@@ -129,26 +144,27 @@ impl Shared {
             return Ok(None);
         }
         let length = slot_length.saturating_mul(slots);
-        let registration = std::sync::Arc::new(this.options.map(&this.registrar, length)?);
+        let registered = this.options.map(&this.registrar, length)?;
+        // SAFETY: REGN-2: made just now.
+        let (bytes, _) = unsafe { registered.get() }.bytes();
         let run = runs.next();
         let first = run * slots;
         for number in first..first + slots {
             // SAFETY: PART-1: within the registration's memory, which has that many slots.
-            let addr = unsafe { registration.bytes().0.add((number - first) * slot_length) };
-            let region = Region {
-                member: Member::new(this.options.gate()),
-                addr,
-                length: slot_length,
-                registration: std::sync::Arc::clone(&registration),
-                shared: false,
-                place: Some(Place {
-                    pool: Arc::clone(this),
-                    number,
-                }),
-            };
-            let place = NonNull::from(&this.slab.0[number]).cast();
+            let addr = unsafe { bytes.add((number - first) * slot_length) };
+            let region = Region::new(
+                this.options.gate(),
+                Traits::POOLED,
+                (addr, slot_length),
+                registered,
+            );
+            let place = this.place(number);
             // SAFETY: REGION-8 by POOL-2: the run was not used, and the slab stays while there is a region.
-            unsafe { RegionRef::settle(place, region) };
+            unsafe {
+                (&raw mut (*place.as_ptr()).pool).write(Arc::clone(this));
+                (&raw mut (*place.as_ptr()).number).write(number);
+                RegionRef::settle(place.cast(), region);
+            }
         }
         runs.used.push(run);
         this.count(runs);
@@ -187,7 +203,7 @@ impl Shared {
     fn registration(&self, run: usize) -> &Registration {
         let first = self.at(run * self.size.slots_per_registration);
         // SAFETY: REGION-3 by POOL-2: the pool is not closed, so its regions stay, whoever has them.
-        &unsafe { first.get() }.registration
+        unsafe { first.get() }.registration()
     }
 
     /// Ends all registrations, if no slot is out; those that the provider refuses to end stay, with their
@@ -233,7 +249,7 @@ impl Shared {
     fn leave(&self, slots: impl Iterator<Item = usize>) {
         for slot in slots {
             // SAFETY: REGION-5 by POOL-1: nobody else has it, and no hold is out.
-            drop(unsafe { self.at(slot).leave() });
+            unsafe { end(self.at(slot)) };
         }
     }
 
@@ -280,6 +296,23 @@ impl Drop for Growing {
     }
 }
 
+/// The slot whose region that is.
+///
+/// # Safety
+/// - **REGION-3** for `'a`, of a region with [`Traits::POOLED`].
+#[inline]
+unsafe fn slot_at<'a>(region: RegionRef) -> &'a Slot {
+    // SAFETY: REGION-3: the region is the first field of its slot.
+    unsafe { region.place().cast().as_ref() }
+}
+
+/// Which slot of its pool it is, if it is one.
+pub(in crate::mr) fn slot_number(part: Part<'_>) -> Option<usize> {
+    let pooled = part.region().traits().contains(Traits::POOLED);
+    // SAFETY: REGION-3: a part borrows the handle.
+    pooled.then(|| unsafe { slot_at(part.region) }.number)
+}
+
 /// Makes a slot free again; if its pool is gone, that is its end, and its registration's if it is the
 /// last one.
 ///
@@ -288,10 +321,8 @@ impl Drop for Growing {
 #[inline]
 pub(super) unsafe fn give_back(slot: RegionRef) {
     // SAFETY: REGION-3 by POOL-1, until it is free.
-    let Some(Place { pool, number }) = &unsafe { slot.get() }.place else {
-        unreachable!("it is a pool's");
-    };
-    // SAFETY: POOL-1, as required of the caller. POOL-2: the place keeps the list.
+    let Slot { pool, number, .. } = unsafe { slot_at(slot) };
+    // SAFETY: POOL-1, as required of the caller. POOL-2: the slot keeps the list.
     let brought = unsafe { FreeList::bring(&raw const pool.list, *number, || Arc::clone(pool)) };
     if brought == Brought::Closed {
         // SAFETY: REGION-5 by POOL-1: it is still the caller's.
@@ -303,7 +334,9 @@ pub(super) unsafe fn give_back(slot: RegionRef) {
 /// - **REGION-5**, of a slot.
 #[cold]
 unsafe fn end(slot: RegionRef) {
-    // SAFETY: REGION-5, as required of the caller. POOL-2: the region that was taken out keeps its place.
+    // SAFETY: REGION-5, as required of the caller. POOL-2: the slab stays until this drop of `pool`.
+    let _pool = unsafe { (&raw const (*slot.place().cast::<Slot>().as_ptr()).pool).read() };
+    // SAFETY: REGION-5, as required of the caller.
     drop(unsafe { slot.leave() });
 }
 
@@ -314,7 +347,7 @@ unsafe fn end(slot: RegionRef) {
 #[cold]
 pub(crate) unsafe fn reuse(slot: RegionRef) {
     // SAFETY: REGION-3 by POOL-1.
-    unsafe { slot.get() }.member.gate.reopen();
+    unsafe { slot.gate() }.reopen();
     // SAFETY: POOL-1, as required of the caller.
     unsafe { give_back(slot) };
 }

@@ -19,8 +19,7 @@ use crate::error::{Error, Result};
 use crate::registration::Registrar;
 use crate::sync::{self, Timer, now, park, spin_loop, unblock};
 use grow::Growing;
-pub(crate) use grow::Place;
-pub(super) use grow::reuse;
+pub(super) use grow::{reuse, slot_number};
 pub use slot::PooledMr;
 
 use grow::Shared;

@@ -26,7 +26,7 @@ use crate::registration::AtomicCap;
 pub trait SharedMrAccess: MrAccess {
     /// The local key, for a scatter/gather element. One load.
     fn lkey(&self) -> u32 {
-        self.part().region().registration.inner().keys().0
+        self.part().region().registration().inner().keys().0
     }
 
     /// What to tell a peer about these bytes, good for `timeout` from now; `None` if the clock can't
@@ -96,7 +96,7 @@ pub trait SharedMrAccess: MrAccess {
 
     /// How the device's atomics relate to the CPU's.
     fn atomic_cap(&self) -> AtomicCap {
-        self.part().region().registration.atomic_cap()
+        self.part().region().registration().atomic_cap()
     }
 
     /// Adds to the `u64` at `offset`, wrapping around, and gives what it was: one atomic operation also

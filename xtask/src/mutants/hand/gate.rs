@@ -61,8 +61,8 @@ pub(super) const WORD: &[Mutant] = &[
 
 pub(super) const LOCKED: &[Mutant] = &[mutant(
     "two at a time have it",
-    "self.gate.acquire(Holder::CpuWrite)",
-    "self.gate.acquire(Holder::CpuRead)",
+    "    Holder::CpuWrite",
+    "    Holder::CpuRead",
     (
         "lease",
         "whoever_is_told_that_it_is_over_finds_the_region_free",

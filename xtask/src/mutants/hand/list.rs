@@ -43,7 +43,31 @@ pub const MUTANTS: &[(&str, &[Mutant])] = &[
     ("src/op/poll/turn.rs", op::TURN),
     ("src/lease/mod.rs", LEASE),
     ("src/gate/locked.rs", gate::LOCKED),
+    ("src/registration/roll.rs", ROLL),
+    ("src/registration/regions.rs", REGIONS),
 ];
+
+const ROLL: &[Mutant] = &[
+    mutant(
+        "a registration ends with the first of its regions",
+        "self.count == 0",
+        "true",
+        ("parts", "the_last_part_ends_the_registration"),
+    ),
+    mutant(
+        "a registration with a roll never ends",
+        "self.count == 0",
+        "false",
+        ("parts", "the_last_part_ends_the_registration"),
+    ),
+];
+
+const REGIONS: &[Mutant] = &[mutant(
+    "a region is closed while there are others",
+    "self.roll().map_or(1, regions) - 1",
+    "self.roll().map_or(1, regions).min(1) - 1",
+    ("parts", "who_closes_the_last_part_is_alone"),
+)];
 
 const LEASE: &[Mutant] = &[mutant(
     "the bytes are given back before the registration has ended",

@@ -78,8 +78,8 @@ pub(super) const POOL: &[Mutant] = &[
     ),
     mutant(
         "a slot that comes home is free before its gate is open",
-        "unsafe { slot.get() }.member.gate.reopen();",
-        "let _ = unsafe { slot.get() }.member.gate.is_free();",
+        "unsafe { slot.gate() }.reopen();",
+        "let _ = unsafe { slot.gate() }.is_free();",
         ("pool", "an_operation_and_the_handle_bring_it_home_once"),
     ),
 ];
