@@ -87,10 +87,10 @@ impl Fields {
             readers: number(44, 64),
             new_reads: number(31, 44),
             reads: number(11, 31),
-            may_bias: flag(10),
+            may_bias: flag(7),
             wait_old: flag(9),
             retiring: flag(8),
-            biased: flag(7),
+            biased: flag(10),
             orphaned: flag(6),
             closed: flag(5),
             pending: flag(4),
@@ -166,7 +166,12 @@ impl Fields {
             }
         };
         let last = left.free() && left.orphaned;
-        Some(Owed { wake, last })
+        let make_way = kind == Kind::CpuRead && left.exclusive();
+        Some(Owed {
+            wake,
+            last,
+            make_way,
+        })
     }
 
     /// After the release of an exclusive hold.
@@ -221,7 +226,8 @@ fn check(bits: u64) {
         if let Some(owed) = fields.owed(kind) {
             assert_eq!(word.after_release(kind), owed, "{kind:?} {fields:?}");
             let done = word.release_is_done(kind.holder());
-            assert!(!done || !owed.wake && !owed.last, "{kind:?} {fields:?}");
+            let owes = owed.wake || owed.last || owed.make_way;
+            assert!(!done || !owes, "{kind:?} {fields:?}");
         }
     }
     for stage in STAGES {

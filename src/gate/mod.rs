@@ -30,7 +30,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence, pause};
 
 pub use bias::{Barrier, ReadBias};
 pub(crate) use locked::Locked;
@@ -259,12 +259,15 @@ impl Gate {
         }
     }
 
-    /// What a release owes that found somebody waiting, or the handle gone.
+    /// What a release owes that found somebody waiting, or ahead of it, or the handle gone.
     #[cold]
     fn after_release(gate: *const Gate, before: Word, kind: Kind) -> bool {
         let owed = before.after_release(kind);
         if owed.wake {
             wait::wake_all(gate);
+        }
+        if owed.make_way {
+            pause();
         }
         if owed.last {
             // Ordering: Acquire pairs with the Release of every earlier release and of `orphan`.

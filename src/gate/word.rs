@@ -324,6 +324,7 @@ impl Word {
                 _ => left.has(Self::WAITING | Self::WAIT_OLD),
             },
             last: left.is_free() && left.has(Self::ORPHANED),
+            make_way: matches!(kind, Kind::CpuRead) && left.has(Self::EXCL),
         }
     }
 
@@ -331,7 +332,7 @@ impl Word {
     /// a release with nobody waiting pays after its RMW.
     pub(super) const fn release_is_done(self, holder: Holder) -> bool {
         let owing = match holder {
-            Holder::CpuRead => Self::WAIT_EXCL | Self::ORPHANED,
+            Holder::CpuRead => Self::WAIT_EXCL | Self::ORPHANED | Self::EXCL,
             Holder::NicRead => Self::WAIT_EXCL | Self::ORPHANED | Self::WAIT_OLD,
             _ => Self::WAITING | Self::ORPHANED | Self::WAIT_OLD,
         };
@@ -390,6 +391,9 @@ pub(super) struct Owed {
     pub(super) wake: bool,
     /// The handle is gone and this was the last hold: free.
     pub(super) last: bool,
+    /// Leave the line alone for a moment: an exclusive side has gone ahead of readers, and looks whether they have
+    /// left. A reader that comes right back would be counted, and taken back, before it gets to look.
+    pub(super) make_way: bool,
 }
 
 #[cfg(test)]

@@ -29,6 +29,13 @@ pub(crate) use of_std::*;
 pub(crate) use same::*;
 pub(crate) use worker::{Stop, Worker};
 
+/// Leaves a moment to the other cores. Not [`spin_loop`]: nothing is waited for, so in a model it is nothing, where that lets others
+/// go on first.
+#[inline]
+pub(crate) fn pause() {
+    std::hint::spin_loop();
+}
+
 /// Something that all of the process share, made when it is first used; in a model, by each execution
 /// anew.
 #[cfg(not(any(loom, shuttle)))]

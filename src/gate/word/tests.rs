@@ -141,6 +141,7 @@ fn only_the_last_release_wakes_and_frees() {
     let none = Owed {
         wake: false,
         last: false,
+        make_way: false,
     };
     assert_eq!(two.after_release(Kind::CpuRead), none);
     let mixed = word(Word::READER | Word::NIC_READ | Word::WAITING | Word::ORPHANED);
@@ -150,7 +151,8 @@ fn only_the_last_release_wakes_and_frees() {
         last.after_release(Kind::NicRead),
         Owed {
             wake: true,
-            last: true
+            last: true,
+            make_way: false
         }
     );
     assert!(!last.release_is_done(Holder::NicRead));
@@ -225,6 +227,19 @@ fn a_retirement_ends_when_what_was_in_flight_has_ended() {
     assert_eq!(step(held, Stage::Reads), (held, Stage::Over));
     let kept = (held | marks) & Word::exclusive_release_mask(Holder::NicWrite);
     assert_eq!(kept, 0);
+}
+
+#[test]
+fn a_reader_makes_way_for_who_has_gone_ahead_of_it() {
+    for ahead in [Word::CPU_EXCL, Word::NIC_EXCL] {
+        let two = word((2 * Word::READER) | ahead);
+        assert!(!two.release_is_done(Holder::CpuRead));
+        let owed = two.after_release(Kind::CpuRead);
+        assert!(owed.make_way && !owed.wake && !owed.last);
+    }
+    assert!(word(2 * Word::READER).release_is_done(Holder::CpuRead));
+    let exclusive = word(Word::NIC_EXCL | Word::WAIT_EXCL);
+    assert!(!exclusive.after_release(Kind::NicWrite).make_way);
 }
 
 #[test]
