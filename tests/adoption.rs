@@ -336,6 +336,27 @@ fn r14_adopted_on_a_domain_it_can_be_lent_and_registered_anew() {
 }
 
 #[test]
+fn r6_adopted_it_is_given_rights_for_peers_as_it_was_granted() {
+    let pair = Pair::stepped();
+    // SAFETY: REMOTE-1, REMOTE-2: no peer learns a key.
+    let granted = unsafe { MrOptions::new().grant_remote_write() };
+    for (options, may) in [(MrOptions::new(), false), (granted, true)] {
+        let owner = Owner::new();
+        let adoption = registered(&pair.pd, &owner, LOCAL, &Arc::default());
+        // SAFETY: ADOPT-1, ADOPT-3: the owner keeps the bytes and does nothing with them; ADOPT-2: they
+        // were registered a moment ago.
+        let mr = unsafe { options.adopt_on(&pair.pd, adoption, owner) }.unwrap();
+        match mr.reregister(LOCAL | Access::REMOTE_WRITE) {
+            Ok(()) => assert!(may && mr.access().lets_peers_write()),
+            Err(error) => {
+                assert!(!may && matches!(error, Error::RemoteWriteNeedsUnsafe { .. }));
+            }
+        }
+    }
+    pair.assert_nothing_registered();
+}
+
+#[test]
 fn r19_without_a_domain_it_can_not_be_lent() {
     let pair = Pair::stepped();
     let (mr, _, _) = adopted(&pair, MrOptions::new(), LOCAL);
