@@ -141,6 +141,30 @@ fn region_memory_of_a_slot() {
     drop(pool);
 }
 
+/// Room is set apart for all slots that there may be, and is not touched before it is used.
+#[cfg(target_os = "linux")]
+#[test]
+fn region_memory_of_slots_that_may_never_be() {
+    let size = PoolOptions {
+        slot_length: 64,
+        slots_per_registration: 1000,
+        max_registrations: 4000,
+    };
+    let pd = Arc::new(Numbers);
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = pages.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    };
+    let before = resident();
+    let pool = MrOptions::new().pool(&pd, size).unwrap();
+    let grown = resident().saturating_sub(before);
+    assert_eq!(pool.free(), 1000);
+    let room = size.slots_per_registration * size.max_registrations * SLOT;
+    // Other tests use memory beside this one.
+    assert!(grown < room / 4, "{grown} bytes of {room}");
+}
+
 /// The NIC in software has a table of keys, and what is in it.
 #[test]
 fn region_memory_of_the_software_nics_own() {

@@ -36,13 +36,13 @@ pub(super) struct Shared {
 }
 
 /// Room for all slots that there may be; used as far as there are registrations.
-struct Slab(Box<[UnsafeCell<Lines>]>);
+struct Slab(Box<[MaybeUninit<UnsafeCell<Lines>>]>);
 
 /// The place of a slot, as a region's lines are.
 #[repr(C, align(128))]
 struct Lines {
     front: [u8; Region::FRONT],
-    slot: MaybeUninit<Slot>,
+    slot: Slot,
 }
 
 const _: () = assert!(align_of::<Lines>() == Region::LINES);
@@ -79,14 +79,11 @@ impl Shared {
                 max: Word::MAX_SLOTS,
             });
         }
-        let vacant = || Lines {
-            front: [0; Region::FRONT],
-            slot: MaybeUninit::uninit(),
-        };
-        let slab = std::iter::repeat_with(|| UnsafeCell::new(vacant()));
+        // Not written: most of the room may never be used.
+        let slab = Slab(Box::new_uninit_slice(slots));
         Ok(Shared {
             list: FreeList::new(slots),
-            slab: Slab(slab.take(slots).collect()),
+            slab,
             size,
             options,
             registrar,

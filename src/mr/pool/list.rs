@@ -40,6 +40,7 @@ pub(super) enum Brought {
 }
 
 impl FreeList {
+    #[inline(always)] // where it is inlined, zeroed pages are asked for and not written
     pub(super) fn new(slots: usize) -> Self {
         FreeList {
             word: CachePadded::new(AtomicU64::new(Word::EMPTY.bits())),
