@@ -5,12 +5,8 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use super::{Gate, Holder, Kind};
+use crate::counts;
 use crate::sync::UnsafeCell;
-
-/// What its user holds the gate as.
-fn user() -> Holder {
-    Holder::CpuWrite
-}
 
 pub(crate) struct Locked<T> {
     gate: Gate,
@@ -36,9 +32,9 @@ impl<T> Locked<T> {
 
     /// As [`with`](Self::with), if nobody uses it.
     pub(crate) fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-        std::mem::forget(self.gate.try_acquire(user()).ok()?);
+        let kind = counts::attempt(self.gate.try_enter(Holder::CpuWrite))?;
         // SAFETY: LOCKED-2: borrowed, and entered just now.
-        Some(unsafe { Self::use_at(NonNull::from(self), f) })
+        Some(unsafe { Self::use_at(NonNull::from(self), kind, f) })
     }
 
     /// As [`with`](Self::with), of what may be freed by whoever uses it next: it is not touched after its
@@ -48,18 +44,18 @@ impl<T> Locked<T> {
     /// - **LOCKED-2**: it lives until `f` has returned.
     pub(crate) unsafe fn with_at<R>(this: NonNull<Self>, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: LOCKED-2.
-        let permit = unsafe { this.as_ref() }.gate.acquire(user());
-        std::mem::forget(permit.expect("only the NIC's operations are refused"));
+        let entered = unsafe { this.as_ref() }.gate.enter(Holder::CpuWrite, None);
+        let kind = entered.expect("only the NIC's operations are refused");
         // SAFETY: LOCKED-2, and entered just now.
-        unsafe { Self::use_at(this, f) }
+        unsafe { Self::use_at(this, kind, f) }
     }
 
     /// # Safety
-    /// - **LOCKED-2**, and its gate was entered for this.
-    unsafe fn use_at<R>(this: NonNull<Self>, f: impl FnOnce(&mut T) -> R) -> R {
+    /// - **LOCKED-2**, and its gate was entered for this, as that.
+    unsafe fn use_at<R>(this: NonNull<Self>, kind: Kind, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: LOCKED-2.
         let Locked { gate, value } = unsafe { this.as_ref() };
-        let _entered = Entered(gate);
+        let _entered = Entered { gate, kind };
         value.get_mut().with(|value| {
             // SAFETY: LOCKED-1: the gate is left after `f` has returned.
             f(unsafe { &mut *value })
@@ -68,12 +64,15 @@ impl<T> Locked<T> {
 }
 
 /// Leaves the gate when it is dropped, also if `f` has panicked. No [`Permit`](super::Permit): that borrows it.
-struct Entered(*const Gate);
+struct Entered {
+    gate: *const Gate,
+    kind: Kind,
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
         // SAFETY: GATE-1: entered by who has made this. Of a gate that is never orphaned nobody has to free.
-        let _ = unsafe { Gate::release(self.0, Kind::of(user())) };
+        let _ = unsafe { Gate::release(self.gate, self.kind) };
     }
 }
 

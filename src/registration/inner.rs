@@ -55,8 +55,8 @@ impl LocalMrInner {
     }
 }
 
-/// The published state: what `get_inner` gives in place of the seed's lock. The keys come first, in a region's second
-/// line.
+/// The published state: what `get_inner` gives in place of the seed's lock.
+// The keys come first: they are in the second line of the region that lies in the registration.
 #[repr(C)]
 pub struct InnerCell {
     /// `lkey` in the upper half, `rkey` in the lower: both are of one registration.

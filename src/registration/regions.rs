@@ -44,7 +44,7 @@ impl Regions {
 
     /// Where the roll is, if there is one.
     pub(super) fn roll_place(&self) -> Option<NonNull<Locked<Roll>>> {
-        // Ordering: Acquire pairs with the Release of `make`.
+        // Ordering: Acquire pairs with the Release of `begin`.
         roll_at(self.roll.load(Ordering::Acquire))
     }
 
@@ -55,30 +55,30 @@ impl Regions {
 
     /// The roll; if there is none yet, one with the first region. One allocation then.
     fn make(&self) -> &Locked<Roll> {
-        // Ordering: Acquire, as in `roll`. The first region was put there before it was handed to anybody.
+        // Ordering: Acquire, as in `roll_place`. The first region was put there before it was handed to anybody.
         let seen = self.roll.load(Ordering::Acquire);
-        if let Some(roll) = roll_at(seen) {
-            // SAFETY: ROLL-3: it stays until `drop`.
-            return unsafe { roll.as_ref() };
-        }
-        let made = NonNull::from(Box::leak(Box::new(Locked::new(Roll::new(at(seen))))));
+        let roll = roll_at(seen).unwrap_or_else(|| self.begin(seen));
+        // SAFETY: ROLL-3: it stays until `drop`.
+        unsafe { roll.as_ref() }
+    }
+
+    /// Begins the roll with the region of that address; somebody else may have begun it meanwhile.
+    fn begin(&self, first: u64) -> NonNull<Locked<Roll>> {
+        let made = NonNull::from(Box::leak(Box::new(Locked::new(Roll::new(at(first))))));
         let put = self.roll.compare_exchange(
-            seen,
+            first,
             address(made) | ROLL,
-            // Ordering: Release pairs with the Acquire of `roll` and of those who are too late.
+            // Ordering: Release pairs with the Acquire of `roll_place` and of those who are too late.
             Ordering::Release,
             // Ordering: Acquire pairs with the Release above, of who was first.
             Ordering::Acquire,
         );
         let Err(others) = put else {
-            // SAFETY: ROLL-3: it stays until `drop`.
-            return unsafe { made.as_ref() };
+            return made;
         };
         // SAFETY: ROLL-3: nobody else has seen it.
         drop(unsafe { Box::from_raw(made.as_ptr()) });
-        let roll = roll_at(others).expect("what replaces a region is a roll");
-        // SAFETY: ROLL-3: it stays until `drop`.
-        unsafe { roll.as_ref() }
+        roll_at(others).expect("what replaces a region is a roll")
     }
 
     /// # Safety

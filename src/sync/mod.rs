@@ -29,8 +29,8 @@ pub(crate) use of_std::*;
 pub(crate) use same::*;
 pub(crate) use worker::{Stop, Worker};
 
-/// Leaves a moment to the other cores. Not [`spin_loop`]: nothing is waited for, so in a model it is nothing, where that lets others
-/// go on first.
+/// Leaves a moment to the other cores. Not [`spin_loop`], which in a model lets others go on first: nothing is
+/// waited for here.
 #[inline]
 pub(crate) fn pause() {
     std::hint::spin_loop();

@@ -61,8 +61,8 @@ pub(super) const WORD: &[Mutant] = &[
 
 pub(super) const LOCKED: &[Mutant] = &[mutant(
     "two at a time have it",
-    "    Holder::CpuWrite",
-    "    Holder::CpuRead",
+    "gate.enter(Holder::CpuWrite, None)",
+    "gate.enter(Holder::CpuRead, None)",
     (
         "lease",
         "whoever_is_told_that_it_is_over_finds_the_region_free",
