@@ -1,7 +1,7 @@
 //! A region by its address: how it comes to its place and leaves it, and who finds it there: the handle, guards
 //! and slices (which borrow the handle) and holds (which don't).
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, dealloc};
 use std::ptr::NonNull;
 
 use super::pool;
@@ -15,10 +15,7 @@ use crate::trace;
 const PLACE: Layout = {
     let size = Region::FRONT + size_of::<Region>();
     let whole = Region::LINES - 8;
-    match Layout::from_size_align(if size > whole { size } else { whole }, Region::LINES) {
-        Ok(place) => place,
-        Err(_) => panic!("128 is a power of two"),
-    }
+    Region::lines(if size > whole { size } else { whole })
 };
 
 impl Region {
@@ -51,12 +48,9 @@ impl RegionRef {
 
     /// A region in lines of its own.
     pub(super) fn new(region: Region) -> Self {
-        // SAFETY: REGION-8: it is of some size.
-        let Some(lines) = NonNull::new(unsafe { alloc(PLACE) }) else {
-            handle_alloc_error(PLACE)
-        };
+        let lines = Region::allocate(PLACE).cast::<Front>();
         // SAFETY: REGION-8: room for the front and the region, of its own.
-        unsafe { Self::settle(lines.cast::<Front>().add(1).cast(), region) }
+        unsafe { Self::settle(lines.add(1).cast(), region) }
     }
 
     /// Puts a region in its place.

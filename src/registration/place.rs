@@ -1,7 +1,7 @@
 //! Where a registration lies, with room for its first region: most have one. It is freed by its last region,
 //! wherever that lies: which one that is, the roll says.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, dealloc};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -30,17 +30,11 @@ impl Room {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RegistrationRef(NonNull<Registration>);
 
-const PLACE: Layout = match Layout::from_size_align(size_of::<Registration>(), Region::LINES) {
-    Ok(place) => place,
-    Err(_) => panic!("128 is a power of two"),
-};
+const PLACE: Layout = Region::lines(size_of::<Registration>());
 
 impl RegistrationRef {
     pub(super) fn new(registration: Registration) -> Self {
-        // SAFETY: REGN-2: it is of some size.
-        let Some(place) = NonNull::new(unsafe { alloc(PLACE) }.cast()) else {
-            handle_alloc_error(PLACE)
-        };
+        let place = Region::allocate(PLACE).cast();
         // SAFETY: REGN-2: a place of its own, aligned and large enough.
         unsafe { place.write(registration) };
         RegistrationRef(place)

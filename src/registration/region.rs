@@ -1,5 +1,6 @@
 //! A region as its registration knows it: its gate, its bytes, its neighbours.
 
+use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use bitflags::bitflags;
@@ -56,6 +57,21 @@ impl Region {
     pub(crate) const GATE: usize = std::mem::offset_of!(Region, member.gate);
     /// Where in its lines it begins.
     pub(crate) const FRONT: usize = 2 * size_of::<usize>();
+
+    /// Such lines, of that many bytes.
+    pub(crate) const fn lines(bytes: usize) -> Layout {
+        match Layout::from_size_align(bytes, Self::LINES) {
+            Ok(lines) => lines,
+            Err(_) => panic!("128 is a power of two"),
+        }
+    }
+
+    /// Allocates what [`lines`](Self::lines) gave.
+    pub(crate) fn allocate(lines: Layout) -> NonNull<u8> {
+        assert!(lines.size() >= Self::FRONT);
+        // SAFETY: REGION-8: it is of some size.
+        NonNull::new(unsafe { alloc(lines) }).unwrap_or_else(|| handle_alloc_error(lines))
+    }
 
     /// A region of those bytes of the registration's.
     pub(crate) fn new(
